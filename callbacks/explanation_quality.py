@@ -1,0 +1,153 @@
+"""How good the model's explanations are, epoch by epoch."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytorch_lightning as pl
+
+from xrobust.attacks import Attack
+from xrobust.attributions import Attribution
+from xrobust.defenses import RobustClassifier
+from xrobust.errors import UserError
+from xrobust.metrics import ExplanationMetric, Probe
+
+COSTS = ("cheap", "moderate", "expensive")
+
+
+class ExplanationQuality(pl.Callback):
+    """Logs `explain/<group>/<metric>/<attribution>` after each epoch, and beside it the share of images for which
+    the metric is defined, `…/valid`. Metrics of the model alone have no attribution in their key.
+
+    The images are fixed, class-balanced and from the validation set; processes share them out. What it cost is
+    `explain/seconds`; `explain/skipped` counts the metrics that were due but for which the epoch's budget was spent.
+    Those come first in the next epoch. The first and the last epoch measure everything.
+
+    Args:
+        folder: the run folder; explanation_metrics.json there says which direction of each quantity is better.
+        attributions: by name, the methods under test.
+        metrics: by name, what is measured of each.
+        attack: makes the adversarial examples.
+        images: size of the probe set.
+        every_n_epochs: how often; a number for all metrics, or by metric name (1 for those not named).
+        budget: the share of the training time of the epochs so far that may be spent; none means no limit.
+        seed: of everything random here.
+        batch_size: how many images go through the model at once.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        attributions: Mapping[str, Attribution],
+        metrics: Mapping[str, ExplanationMetric],
+        attack: Attack,
+        images: int = 128,
+        every_n_epochs: int | Mapping[str, int] = 1,
+        budget: float | None = 0.2,
+        seed: int = 0,
+        batch_size: int = 256,
+    ):
+        place = "explanation_quality"
+        if images < 1:
+            raise UserError(f"{place}.images must be at least 1, got {images}")
+        if budget is not None and budget < 0:
+            raise UserError(f"{place}.budget must be at least 0 or null, got {budget}")
+        per_metric = every_n_epochs if isinstance(every_n_epochs, Mapping) else dict.fromkeys(metrics, every_n_epochs)
+        for name, every in per_metric.items():
+            if name not in metrics or every < 1:
+                raise UserError(
+                    f"{place}.every_n_epochs needs at least 1 for one of {', '.join(metrics)}, got {name}: {every}"
+                )
+        self.file = Path(folder) / "explanation_metrics.json"
+        self.attributions = attributions
+        self.metrics = metrics
+        self.attack = attack
+        self.images = images
+        self.every = {name: per_metric.get(name, 1) for name in metrics}
+        self.budget = budget
+        self.seed = seed
+        self.batch_size = batch_size
+        self._keys = self._plan()
+        self._measured = dict.fromkeys(self._keys, -1)  # the epoch in which each key was last measured
+        self._allowance = 0.0
+
+    def state_dict(self) -> dict[str, object]:
+        return {"measured": self._measured, "allowance": self._allowance}
+
+    def load_state_dict(self, state_dict: dict[str, object]) -> None:
+        self._measured, self._allowance = state_dict["measured"], state_dict["allowance"]  # type: ignore[assignment]
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            directions = {key: self.metrics[metric].higher_is_better for key, (metric, _) in self._keys.items()}
+            self.file.write_text(json.dumps(directions, indent=2) + "\n", encoding="utf-8")
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._epoch_began = time.monotonic()
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.budget is not None and not trainer.sanity_checking and trainer.state.fn == "fit":
+            self._allowance += self.budget * (time.monotonic() - self._epoch_began)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: RobustClassifier) -> None:  # type: ignore[override]
+        if trainer.sanity_checking or not self._keys:
+            return
+        began = time.monotonic()
+        epoch, last = trainer.current_epoch, (trainer.max_epochs or 0) - 1
+        everything = epoch == 0 or epoch == last
+        due = [key for key, (metric, _) in self._keys.items() if everything or epoch % self.every[metric] == 0]
+        due.sort(key=lambda key: (self._measured[key], COSTS.index(self.metrics[self._keys[key][0]].cost)))
+        probe = self._probe(trainer, pl_module)
+        probes = {name: probe.using(method) for name, method in self.attributions.items()}
+        skipped = 0
+        for key in due:
+            spent = time.monotonic() - began
+            affordable = everything or self.budget is None or spent < self._allowance
+            # One process decides for all, since computing a metric is a collective call.
+            if trainer.strategy.broadcast(affordable):
+                self._measure(key, probes, pl_module)
+                self._measured[key] = epoch
+            else:
+                skipped += 1
+        seconds = time.monotonic() - began
+        self._allowance = max(0.0, self._allowance - seconds)
+        pl_module.log("explain/seconds", seconds)
+        pl_module.log("explain/skipped", float(skipped))
+
+    def _plan(self) -> dict[str, tuple[str, str]]:
+        """Log key → (metric, attribution) for everything that is measured."""
+        keys = {}
+        for metric_name, metric in self.metrics.items():
+            for attribution in self.attributions:
+                key = f"explain/{metric.group}/{metric_name}"
+                if metric.uses_attribution:
+                    keys[f"{key}/{attribution}"] = (metric_name, attribution)
+                else:
+                    keys.setdefault(key, (metric_name, attribution))
+        return keys
+
+    def _probe(self, trainer: pl.Trainer, pl_module: RobustClassifier) -> Probe:
+        share = slice(trainer.global_rank, None, trainer.world_size)
+        x, y, index = (t[share].to(pl_module.device) for t in trainer.datamodule.probe_set(self.images))  # type: ignore[attr-defined]
+        return Probe(
+            model=pl_module.model,
+            x=x,
+            y=y,
+            index=index,
+            method=next(iter(self.attributions.values())),
+            threat=self.attack.threat,
+            attack=self.attack,
+            seed=self.seed,
+            batch_size=self.batch_size,
+        )
+
+    def _measure(self, key: str, probes: Mapping[str, Probe], pl_module: RobustClassifier) -> None:
+        metric_name, attribution = self._keys[key]
+        metric = self.metrics[metric_name].to(pl_module.device)
+        metric.reset()
+        metric.update(probes[attribution])
+        pl_module.log(key, metric.compute())
+        pl_module.log(f"{key}/valid", metric.valid_share())

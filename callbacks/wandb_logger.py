@@ -1,0 +1,94 @@
+"""Weights & Biases: offline unless an account is configured."""
+
+from __future__ import annotations
+
+import netrc
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import wandb
+from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
+
+from xrobust.errors import one_of
+
+MODES = ("auto", "online", "offline", "disabled")
+BEST_IS_HIGHEST = ("val/clean_accuracy", "val/robust_accuracy", "val/certified_accuracy")
+
+
+class RunLogger(WandbLogger):
+    """Lightning's W&B logger: the run summary keeps the best accuracies, bundles become artifacts.
+
+    Args:
+        save_dir: the run folder; W&B's files lie in its `wandb` folder, and the run's id in `wandb_id`, so that a
+            resumed run goes on under the same id.
+        project: the W&B project.
+        mode: "online", "offline" (`wandb sync` uploads it later), "disabled", or "auto": online when an API key is
+            configured, offline otherwise. The environment variable WANDB_MODE wins over "auto".
+        group: the W&B group, for runs that belong together.
+        name: the run's name.
+        tags: labels for filtering.
+    """
+
+    def __init__(
+        self,
+        *,
+        save_dir: str,
+        project: str = "xrobust",
+        mode: str = "auto",
+        group: str | None = None,
+        name: str | None = None,
+        tags: list[str] | None = None,
+    ):
+        if mode not in MODES:
+            raise one_of("logger.wandb.mode", mode, MODES)
+        if mode == "auto":
+            mode = os.environ.get("WANDB_MODE") or ("online" if has_api_key() else "offline")
+        if mode != "online":
+            os.environ.setdefault("WANDB_SILENT", "true")
+        settings = wandb.Settings(console="off")
+        super().__init__(
+            save_dir=save_dir, project=project, mode=mode, group=group, name=name, tags=tags, settings=settings
+        )
+        del self._wandb_init["anonymous"]  # Lightning passes it, and W&B warns that it means nothing any more
+
+    def begin(self) -> None:
+        """Open the run, before training starts."""
+        if rank_zero_only.rank != 0:
+            return
+        file = Path(self._wandb_init["dir"]) / "wandb_id"
+        if not file.exists():
+            file.write_text(uuid.uuid4().hex[:12])
+        self._wandb_init["id"] = file.read_text()
+        if self._wandb_init["mode"] != "online":
+            self._wandb_init["resume"] = None  # resuming needs the server; the shared id joins the parts on `sync`
+        for quantity in BEST_IS_HIGHEST:
+            self.experiment.define_metric(quantity, summary="max", step_metric="trainer/global_step")
+
+    @rank_zero_only
+    def log_bundle(self, folder: Path) -> None:
+        """Keep a bundle as a model artifact of this run."""
+        artifact = wandb.Artifact(f"bundle-{self.experiment.id}", type="model")
+        artifact.add_dir(str(folder))
+        self.experiment.log_artifact(artifact)
+
+    def close(self) -> None:
+        """Finish the run, so that the next job of the process starts its own."""
+        if self._experiment is not None:
+            self._experiment.finish()
+
+
+def has_api_key() -> bool:
+    """Whether W&B would find credentials: in the environment, its settings, or the netrc file."""
+    settings = wandb.Settings()
+    settings.update_from_env_vars(os.environ)
+    if settings.api_key or settings.identity_token_file:
+        return True
+    file = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
+    try:
+        return file.is_file() and netrc.netrc(file).authenticators(urlparse(settings.base_url).hostname or "") is not None
+    except netrc.NetrcParseError:
+        return False

@@ -1,0 +1,43 @@
+"""What conf/ offers: the contract tests find every method here, so a new one is tested by existing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+
+from xrobust.config.build import build, plain
+from xrobust.config.schema import register
+
+CONF = Path(__file__).parents[2] / "conf"
+# What no file can know: the user's own data.
+GIVEN = {
+    "data=arrays": ["data.path=images.npz", "data.num_classes=10", "data.channels=1", "data.image_size=8"],
+    "data=folder": ["data.root=images", "data.num_classes=10", "data.channels=3", "data.image_size=8"],
+    "attack=transfer": ["test_attack.surrogate=bundle"],
+}
+
+register()
+
+
+def choices(group: str) -> list[str]:
+    """The names that a group offers."""
+    return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+
+
+def composed(*overrides: str) -> dict[str, Any]:
+    """The resolved training configuration of a command line."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return plain(compose("train", ["run_dir=runs/test", "hydra.run.dir=runs/test", *overrides]))
+
+
+def built(group: str, name: str, *overrides: str) -> Any:
+    """The object that `<group>=<name>` makes."""
+    return build(composed(f"{group}={name}", *overrides)[group], group)
+
+
+def built_attack(name: str, *overrides: str) -> Any:
+    """The attack of that name."""
+    given = GIVEN.get(f"attack={name}", [])
+    return build(composed(f"attack@test_attack={name}", *given, *overrides)["test_attack"], "test_attack")

@@ -1,0 +1,81 @@
+"""Every file in conf/ composes and fits the signatures it names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conf_walk import CONF, GIVEN, choices, composed
+from hydra.errors import HydraException
+
+from xrobust.config import cli
+from xrobust.config.check import check_run, resolve_target
+from xrobust.errors import UserError
+
+MOUNTS = {"attack": ["attack@train_attack", "attack@val_attack", "attack@test_attack"]}
+LISTS = ("attribution", "metrics", "callbacks", "logger")
+EVERY_CHOICE = [
+    (group, name)
+    for group in sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
+    for name in choices(group)
+]
+
+
+@pytest.mark.parametrize(("group", "name"), EVERY_CHOICE)
+def test_every_choice_composes_and_passes_the_signature_check(group: str, name: str) -> None:
+    for mount in MOUNTS.get(group, [group]):
+        choice = f"{mount}=[{name}]" if group in LISTS else f"{mount}={name}"
+        given = GIVEN.get(f"{group}={name}", [])
+        where = mount.partition("@")[2] or group
+        check_run(composed(choice, *[override.replace("test_attack", where) for override in given]))
+
+
+def test_every_file_begins_with_a_comment_that_says_what_it_is() -> None:
+    for file in CONF.rglob("*.yaml"):
+        assert file.read_text(encoding="utf-8").startswith("# "), file
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("+train_attack.stpes=3", ["train_attack.stpes=3", "xrobust.attacks.PGD", "did you mean 'steps'"]),
+        ("+defense.batchnorm=clean", ["defense.batchnorm", "did you mean 'batch_norm'"]),
+        ("+trainer.max_epoch=1", ["trainer.max_epoch", "did you mean 'max_epochs'"]),
+        ("+metrics.gini_index.bins=3", ["metrics.gini_index.bins"]),
+        ("model._target_=xrobust.models.SmalCNN", ["model._target_", "did you mean 'SmallCNN'"]),
+        ("model._target_=os.system", ["os.system", "may only name"]),
+        ("model._target_=torch.hub.load", ["torch.hub.load", "may only name"]),
+        ("~threat.norm", ["threat.norm is missing"]),
+    ],
+)
+def test_planted_mistakes_are_found_with_their_place(override: str, words: list[str]) -> None:
+    with pytest.raises(UserError) as error:
+        check_run(composed(override))
+    assert all(word in str(error.value) for word in words), error.value
+
+
+def test_an_unknown_top_level_key_in_an_experiment_file_is_refused(tmp_path: Path) -> None:
+    experiment = tmp_path / "experiment"
+    experiment.mkdir()
+    (experiment / "typo.yaml").write_text("# @package _global_\nsede: 3\n")
+    with pytest.raises(HydraException) as error:
+        composed(f"hydra.searchpath=[file://{tmp_path}]", "experiment=typo")
+    sentence = cli.explain(error.value, CONF, "train")
+    assert "sede" in sentence and "did you mean 'seed'" in sentence and "experiment/typo" in sentence
+
+
+def test_an_unknown_choice_names_the_near_ones() -> None:
+    with pytest.raises(HydraException) as error:
+        composed("model=madri_cnn")
+    sentence = cli.explain(error.value, CONF, "train")
+    assert "model=madri_cnn" in sentence and "did you mean 'madry_cnn'" in sentence and "resnet18" in sentence
+
+
+def test_mandatory_values_are_asked_for_by_name() -> None:
+    with pytest.raises(UserError, match=r"data.path, .* must be given on the command line"):
+        composed("data=arrays")
+
+
+def test_a_target_that_lacks_a_dependency_is_not_called_misspelt() -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        resolve_target("xrobust.no_such_module.Thing", "x")

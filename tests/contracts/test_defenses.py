@@ -1,0 +1,120 @@
+"""The contract of every training method in conf/defense."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from conf_walk import choices, composed
+from torch import Tensor
+
+import xrobust
+from xrobust.config.build import build
+from xrobust.defenses import Loss, RobustClassifier
+from xrobust.schedules import Constant
+
+NAMES = choices("defense")
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated", "ignore:.*does not have many workers")
+
+
+def sgd(parameters):
+    return torch.optim.SGD(parameters, lr=0.01)
+
+
+def adam(parameters):
+    return torch.optim.Adam(parameters, lr=3e-3)
+
+
+def built_defense(name: str, optimizer=sgd) -> tuple[RobustClassifier, dict]:
+    config = composed(f"defense={name}", "data=digits", "threat.eps=0.1")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = build(config["model"], "model")
+    defense = build(
+        config["defense"], "defense", model=model, optimizer=optimizer, schedule=Constant(), seed=0
+    )
+    defense.config = config
+    return defense, config
+
+
+def trained(defense: RobustClassifier, config: dict, epochs: int, checkpoint: Path | None = None) -> pl.Trainer:
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=epochs,
+        limit_train_batches=4,
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(defense, datamodule=build(config["data"], "data"), ckpt_path=checkpoint, weights_only=True)
+    return trainer
+
+
+def check_step_lowers_the_loss(defense: RobustClassifier, x: Tensor, y: Tensor) -> None:
+    """A small gradient step lowers the method's own loss on the same batch, with the same random numbers."""
+    defense.train()
+
+    def loss() -> Loss:
+        defense.generator.manual_seed(0)
+        return defense.training_loss(x, y)
+
+    first = loss()
+    first.value.backward()
+    sgd(defense.model.parameters()).step()
+    assert first.value.dim() == 0 and loss().value < first.value
+    assert first.logits and all(logits.shape == (len(x), 10) for logits in first.logits.values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_step_lowers_the_loss(name: str, digits: tuple[Tensor, Tensor]) -> None:
+    check_step_lowers_the_loss(built_defense(name)[0], digits[0][:64], digits[1][:64])
+
+
+class Faulty(RobustClassifier):
+    """Climbs instead of descending."""
+
+    def training_loss(self, x: Tensor, y: Tensor) -> Loss:
+        logits = self.model(x)
+        return Loss(torch.nn.functional.cross_entropy(logits, y) - 2 * torch.nn.functional.cross_entropy(logits, y).detach(), {})
+
+
+def test_the_check_sees_a_loss_that_reports_no_logits(digits: tuple[Tensor, Tensor]) -> None:
+    model = built_defense("standard")[0].model
+    with pytest.raises(AssertionError):
+        check_step_lowers_the_loss(
+            Faulty(model=model, optimizer=sgd, schedule=Constant()), digits[0][:64], digits[1][:64]
+        )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_checkpoints_load_as_tensors_only_and_give_the_model_back(name: str, tmp_path: Path, digits) -> None:
+    defense, config = built_defense(name, adam)
+    trained(defense, config, epochs=1).save_checkpoint(tmp_path / "a.ckpt")
+    torch.load(tmp_path / "a.ckpt", weights_only=True)
+    loaded = xrobust.load(tmp_path / "a.ckpt")
+    defense.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(digits[0][:20]), defense.model(digits[0][:20]), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(name: str, tmp_path: Path) -> None:
+    whole, config = built_defense(name, adam)
+    trained(whole, config, epochs=3)
+    first, _ = built_defense(name, adam)
+    trained(first, config, epochs=2).save_checkpoint(tmp_path / "half.ckpt")
+    second, _ = built_defense(name, adam)
+    trained(second, config, epochs=3, checkpoint=tmp_path / "half.ckpt")
+    for a, b in zip(whole.model.state_dict().values(), second.model.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_unknown_argument_is_refused(name: str) -> None:
+    defense, _ = built_defense(name)
+    with pytest.raises(TypeError):
+        type(defense)(model=defense.model, optimizer=sgd, schedule=Constant(), no_such_argument=1)

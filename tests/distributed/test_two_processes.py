@@ -1,0 +1,58 @@
+"""Two gloo processes measure what one measures, draw different noise, and share one run folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+WORKER = Path(__file__).with_name("worker.py")
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
+TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+
+
+def run(command: list[str], **options: object) -> None:
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=240, **options)  # type: ignore[call-overload]
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
+    folder = tmp_path_factory.mktemp("distributed")
+    run([sys.executable, str(WORKER), str(folder), "1"])
+    run([*TWO, str(WORKER), str(folder), "2"])
+    return {file.stem: json.loads(file.read_text()) for file in folder.glob("rank_*.json")}
+
+
+@pytest.mark.xdist_group("distributed")
+def test_two_processes_measure_what_one_measures(reports: dict[str, dict]) -> None:
+    alone = reports["rank_0_of_1"]["metrics"]
+    measured = {name for name in alone if name.startswith(("val/", "explain/")) and "seconds" not in name}
+    assert {"val/clean_accuracy", "val/robust_accuracy"} < measured and len(measured) > 20
+    for rank in (0, 1):
+        together = reports[f"rank_{rank}_of_2"]["metrics"]
+        for name in measured:
+            assert together[name] == pytest.approx(alone[name], rel=2e-3, abs=1e-5, nan_ok=True), name
+
+
+@pytest.mark.xdist_group("distributed")
+def test_each_process_draws_its_own_noise(reports: dict[str, dict]) -> None:
+    draws = [reports[f"rank_{rank}_of_2"]["noise"] for rank in (0, 1)]
+    assert draws[0] != draws[1]
+    assert reports["rank_0_of_1"]["noise"] == draws[0]
+
+
+@pytest.mark.xdist_group("distributed")
+def test_a_run_over_two_processes_has_one_folder(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "train.py"), "trainer=ddp_cpu", "data=digits", "trainer.max_epochs=1"]
+    run([*command, "logger=wandb_offline", "threat.eps=0.1"], cwd=tmp_path)
+    folders = list((tmp_path / "runs").iterdir())
+    assert len(folders) == 1
+    for name in ("config.yaml", "metrics.csv", "report.html", "bundle/model.safetensors"):
+        assert (folders[0] / name).is_file(), name
+    assert len((folders[0] / "metrics.csv").read_text().splitlines()) == 2

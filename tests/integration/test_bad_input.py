@@ -1,0 +1,134 @@
+"""A mistake ends in one sentence that names the value and what is allowed, before training starts."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command import train
+
+import xrobust
+from xrobust.errors import UserError
+from xrobust.export.bundle import save_bundle
+from xrobust.models import SmallCNN
+
+ARRAYS = ["data=arrays", "data.num_classes=3", "data.channels=1", "data.image_size=8", "data.path=images.npz"]
+
+
+def images(folder: Path, **changes: np.ndarray) -> None:
+    rng = np.random.default_rng(0)
+    arrays = {
+        "x_train": rng.integers(0, 256, (60, 8, 8), dtype=np.uint8),
+        "y_train": np.arange(60, dtype=np.uint8) % 3,
+        "x_test": rng.integers(0, 256, (30, 8, 8), dtype=np.uint8),
+        "y_test": np.arange(30, dtype=np.uint8) % 3,
+    }
+    np.savez(folder / "images.npz", **{**arrays, **changes})
+
+
+def assert_one_sentence(folder: Path, overrides: list[str], words: list[str]) -> None:
+    done = train("logger=csv", *overrides, cwd=folder)
+    assert done.returncode != 0
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), done.stderr
+    assert all(word in lines[0] for word in words), lines[0]
+    assert not list(folder.glob("runs/*/*")), "a refused run leaves nothing behind"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["threat.eps=-1"], ["threat.eps", "-1", "at least 0"]),
+        (["threat.norm=l7"], ["threat.norm", "l7", "linf", "l2", "l1"]),
+        (["train_attack.stpes=3"], ["train_attack.stpes", "did you mean 'train_attack.steps'"]),
+        (["data=mnist", "data.root=nowhere"], ["data.root", "nowhere", "mnist.npz", "data.download=true"]),
+        (["defense=pgd_ta"], ["defense=pgd_ta", "did you mean 'pgd_at'"]),
+        (["callbacks.explanation_quality.images=0"], ["images", "at least 1"]),
+        (["resume=nowhere"], ["resume=nowhere", "config.yaml"]),
+    ],
+)
+def test_bad_values_on_the_command_line(overrides: list[str], words: list[str], tmp_path: Path) -> None:
+    assert_one_sentence(tmp_path, overrides, words)
+
+
+def test_labels_out_of_range(tmp_path: Path) -> None:
+    images(tmp_path, y_train=np.arange(60, dtype=np.uint8) % 5)
+    assert_one_sentence(tmp_path, ARRAYS, ["data.num_classes=3", "0 to 4"])
+
+
+def test_images_that_are_not_pixels(tmp_path: Path) -> None:
+    images(tmp_path, x_train=np.full((60, 8, 8), 300.0))
+    assert_one_sentence(tmp_path, ARRAYS, ["x_train", "uint8"])
+
+
+def test_a_corrupt_file(tmp_path: Path) -> None:
+    images(tmp_path)
+    whole = (tmp_path / "images.npz").read_bytes()
+    (tmp_path / "images.npz").write_bytes(whole[: len(whole) // 2])
+    assert_one_sentence(tmp_path, ARRAYS, ["images.npz"])
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    done = train("logger=csv", "threat.eps=-1", "debug=true", cwd=tmp_path)
+    assert done.returncode != 0 and "Traceback" in done.stderr and "threat.eps" in done.stderr
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    architecture = {"num_classes": 10, "in_channels": 1, "image_size": 8}
+    return save_bundle(
+        tmp_path / "bundle",
+        SmallCNN(**architecture),
+        {"_target_": "xrobust.models.SmallCNN", **architecture},
+        class_names=[str(i) for i in range(10)],
+        training={"threat": {"norm": "linf", "eps": 0.1}},
+    )
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_bundle_cut_in_half(bundle: Path, name: str) -> None:
+    content = (bundle / name).read_bytes()
+    (bundle / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match="damaged"):
+        xrobust.load(bundle)
+
+
+def test_an_altered_bundle(bundle: Path) -> None:
+    content = bytearray((bundle / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (bundle / "model.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match="altered"):
+        xrobust.load(bundle)
+
+
+def test_a_bundle_that_names_foreign_code(bundle: Path) -> None:
+    config = (bundle / "config.json").read_text()
+    (bundle / "config.json").write_text(config.replace("xrobust.models.SmallCNN", "os.system"))
+    with pytest.raises(UserError, match="must be a network of xrobust.models, got os.system"):
+        xrobust.load(bundle)
+
+
+def test_a_checkpoint_cut_in_half(tmp_path: Path) -> None:
+    (tmp_path / "half.ckpt").write_bytes(b"PK\x03\x04half")
+    with pytest.raises(UserError, match=r"half.ckpt is not a readable checkpoint"):
+        xrobust.load(tmp_path / "half.ckpt")
+    with pytest.raises(UserError, match="no such bundle"):
+        xrobust.load(tmp_path / "none")
+
+
+def test_a_failed_export_leaves_the_old_bundle_whole(bundle: Path) -> None:
+    before = {file.name: file.read_bytes() for file in bundle.iterdir()}
+    architecture = {"_target_": "xrobust.models.SmallCNN", "num_classes": 10, "in_channels": 1, "image_size": 8}
+    with pytest.raises(TypeError):
+        save_bundle(
+            bundle,
+            SmallCNN(num_classes=10, in_channels=1, image_size=8),
+            architecture,
+            class_names=["0"],
+            training={"not": object()},  # JSON cannot hold it
+        )
+    assert {file.name: file.read_bytes() for file in bundle.iterdir()} == before
+    assert not list(bundle.parent.glob(".*partial"))
+    shutil.rmtree(bundle)

@@ -1,0 +1,130 @@
+"""train.py as a user runs it, on real digits: everything a run must leave behind."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from command import ENVIRONMENT, ROOT, only_run, train
+
+import xrobust
+
+QUICK = ["data=digits", "threat.eps=0.1", "logger=csv"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Path]:
+    cwd = tmp_path_factory.mktemp("run")
+    done = train("data=digits", "threat.eps=0.1", "trainer.max_epochs=2", "logger=wandb_offline", cwd=cwd)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done, only_run(cwd)
+
+
+@pytest.mark.xdist_group("finished")
+def test_a_run_leaves_everything_behind(finished) -> None:
+    _, folder = finished
+    for name in (
+        "config.yaml",
+        "metrics.csv",
+        "report.html",
+        "report.png",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        "panels/epoch_000.png",
+        "panels/epoch_001.png",
+        "bundle/model.safetensors",
+        "bundle/config.json",
+        "bundle/README.md",
+    ):
+        assert (folder / name).stat().st_size > 100, name
+    assert list(folder.glob("wandb/offline-run-*/*.wandb"))
+    assert not list(folder.rglob("*.partial"))
+
+
+@pytest.mark.xdist_group("finished")
+def test_metrics_csv_has_one_row_an_epoch_with_accuracies_and_explanations(finished) -> None:
+    rows = list(csv.DictReader((finished[1] / "metrics.csv").open()))
+    assert [float(row["epoch"]) for row in rows] == [0, 1]
+    for row in rows:
+        assert 0 <= float(row["val/robust_accuracy"]) <= float(row["val/clean_accuracy"]) <= 1
+        assert float(row["train/loss"]) > 0
+        assert row["explain/complexity/gini_index/gradient"]
+        assert float(row["explain/complexity/gini_index/gradient/valid"]) == 1
+
+
+@pytest.mark.xdist_group("finished")
+def test_the_terminal_shows_results_with_protocol_changes_and_the_folder(finished) -> None:
+    done, folder = finished
+    for words in ("test/robust_accuracy", "steps", "first", "last", "gini_index", str(folder)):
+        assert words in done.stdout, words
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.xdist_group("finished")
+def test_the_bundle_gives_the_same_logits_as_the_checkpoint(finished, digits) -> None:
+    folder = finished[1]
+    bundle, checkpoint = xrobust.load(folder / "bundle"), xrobust.load(folder / "checkpoints/best.ckpt")
+    with torch.no_grad():
+        torch.testing.assert_close(bundle(digits[0]), checkpoint(digits[0]), rtol=0, atol=1e-6)
+
+
+@pytest.mark.xdist_group("finished")
+def test_the_bundle_states_its_results_with_their_protocol(finished) -> None:
+    config = json.loads((finished[1] / "bundle/config.json").read_text())
+    clean, robust = config["results"]
+    assert robust["protocol"]["attack"]["steps"] == 40 and robust["protocol"]["attack"]["threat"]["eps"] == "1/10"
+    assert robust["n"] == clean["n"] == 360 and robust["value"] <= clean["value"]
+    assert robust["interval_95"][0] < robust["value"] < robust["interval_95"][1]
+
+
+@pytest.mark.xdist_group("finished")
+def test_the_page_is_self_contained(finished) -> None:
+    page = (finished[1] / "report.html").read_text()
+    assert "data:image/png;base64," in page and "http" not in page.replace("http-equiv", "")
+
+
+def test_a_killed_run_resumes_to_the_same_numbers(tmp_path: Path) -> None:
+    # Without a time budget every epoch measures everything, so that all numbers can be compared.
+    overrides = [*QUICK, "trainer.max_epochs=5", "callbacks.explanation_quality.budget=null"]
+    for name in ("whole", "killed"):
+        (tmp_path / name).mkdir()
+    done = train(*overrides, cwd=tmp_path / "whole")
+    assert done.returncode == 0, done.stderr[-3000:]
+    whole = only_run(tmp_path / "whole")
+
+    command = [sys.executable, str(ROOT / "train.py"), *overrides]
+    process = subprocess.Popen(command, cwd=tmp_path / "killed", env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "killed").glob("runs/*/panels/epoch_002.png")):
+        assert process.poll() is None and time.monotonic() < deadline, "the run ended before it could be killed"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    killed = only_run(tmp_path / "killed")
+    assert not (killed / "bundle").exists()
+
+    done = train(*overrides, f"resume={killed}", cwd=tmp_path / "killed")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert only_run(tmp_path / "killed") == killed
+    weights = [xrobust.load(run / "checkpoints/last.ckpt").state_dict() for run in (whole, killed)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    tables = [list(csv.DictReader((run / "metrics.csv").open())) for run in (whole, killed)]
+    assert [row["epoch"] for row in tables[1]] == ["0", "1", "2", "3", "4"]
+    for row, again in zip(*tables, strict=True):
+        for quantity in row.keys() - {"explain/seconds"}:
+            assert row[quantity] == again[quantity], (row["epoch"], quantity)
+    results = [json.loads((run / "bundle/config.json").read_text())["results"] for run in (whole, killed)]
+    assert results[0] == results[1]
+
+
+def test_resuming_with_another_configuration_is_refused(finished, tmp_path: Path) -> None:
+    done = train(*QUICK, "trainer.max_epochs=2", "threat.eps=0.2", f"resume={finished[1]}", cwd=tmp_path)
+    assert done.returncode != 0
+    assert "these differ" in done.stderr and "threat.eps" in done.stderr and "Traceback" not in done.stderr

@@ -1,0 +1,79 @@
+"""Train a robust image classifier and watch what robustness does to its explanations.
+
+    python train.py defense=pgd_at threat=linf_0_3 data=mnist model=madry_cnn
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra.core.hydra_config import HydraConfig
+
+from xrobust.config import cli, schema
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def train(cfg: DictConfig) -> None:
+    """Check, build, seed, fit, test, export, report."""
+    # Heavy imports come here, so that `--cfg job`, `--help` and shell completion answer at once.
+    import pytorch_lightning as pl
+    import torch
+
+    from xrobust.config.build import build, build_all, plain
+    from xrobust.config.check import check_run
+    from xrobust.config.run_folder import open_run_folder
+    from xrobust.export.bundle import save_bundle
+    from xrobust.report import print_summary, read_run, write_report
+
+    config = plain(cfg)
+    check_run(config)
+    callbacks = build_all(config["callbacks"], "callbacks")
+    loggers = list(build_all(config["logger"], "logger").values())
+    trainer = build(config["trainer"], "trainer", callbacks=list(callbacks.values()), logger=loggers)
+    optimizer = build(config["optim"]["optimizer"], "optim.optimizer")
+    schedule = build(config["optim"]["schedule"], "optim.schedule")
+    datamodule = build(config["data"], "data")
+    datamodule.setup()
+    checkpoint = open_run_folder(config)
+
+    pl.seed_everything(config["seed"], workers=True, verbose=False)
+    model = build(config["model"], "model")
+    on_gpu = isinstance(trainer.accelerator, pl.accelerators.CUDAAccelerator)
+    if on_gpu if config["channels_last"] is None else config["channels_last"]:
+        model = model.to(memory_format=torch.channels_last)
+    provided = {"model": model, "optimizer": optimizer, "schedule": schedule, "seed": config["seed"]}
+    module = build(config["defense"], "defense", **provided)
+    module.config = config
+
+    try:
+        for logger in loggers:
+            logger.begin()
+            logger.log_hyperparams(config)
+        trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+        best = trainer.checkpoint_callback and trainer.checkpoint_callback.best_model_path
+        trainer.test(module, datamodule=datamodule, ckpt_path=best or None, weights_only=True, verbose=False)
+        if trainer.is_global_zero:
+            folder = Path(config["run_dir"])
+            results = module.results
+            names = datamodule.class_names
+            bundle = save_bundle(
+                folder / "bundle", model, config["model"], class_names=names, training=config, results=results
+            )
+            for logger in loggers:
+                logger.log_bundle(bundle)
+            choices = HydraConfig.get().runtime.choices
+            title = " · ".join(choices[group] for group in ("defense", "threat", "data", "model"))
+            run = read_run(folder, title, [result.as_dict() for result in results])
+            write_report(run)
+            print_summary(run)
+    finally:
+        for logger in loggers:
+            logger.close()
+
+
+if __name__ == "__main__":
+    schema.register()
+    cli.run(train, Path(__file__).parent / "conf", "train")

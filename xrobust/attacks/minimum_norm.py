@@ -1,0 +1,115 @@
+"""Attacks that look for the nearest adversarial example instead of the worst one in a ball."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from xrobust.attacks.base import Attack, logits_of
+from xrobust.attacks.losses import margin
+from xrobust.attacks.standing import fresh_logits
+from xrobust.errors import one_of
+from xrobust.randomness import Generator
+from xrobust.threat import ThreatModel
+
+
+class Nearest:
+    """For each sample of a batch, the nearest adversarial example offered so far and its distance (inf: none)."""
+
+    def __init__(self, threat: ThreatModel, x: Tensor):
+        self.threat, self.x, self.x_adv = threat, x, x.clone()
+        self.distance = torch.full((len(x),), torch.inf, dtype=torch.float64, device=x.device)
+
+    def offer(self, rows: Tensor, points: Tensor, adversarial: Tensor) -> None:
+        """Consider a point for each of the samples `rows`, where it is adversarial (n,)."""
+        distance = self.threat.distance(points, self.x[rows])
+        nearer = adversarial & (distance < self.distance[rows])
+        self.x_adv[rows[nearer]] = points[nearer]
+        self.distance[rows[nearer]] = distance[nearer]
+
+    def beyond(self, radius: float) -> Tensor:
+        """The positions of the samples without an adversarial example within the radius."""
+        return (self.distance > radius).nonzero().flatten()
+
+
+@dataclass(frozen=True, kw_only=True)
+class MinimumNorm(Attack):
+    """argmin ‖x_adv − x‖_p over the adversarial examples in the pixel box.
+
+    Called as an attack, it stops working on a sample once it is inside the ball, and projects the nearest example
+    found if that lies outside. `minimum_perturbation` searches to the end and knows no ball.
+    """
+
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.threat.norm not in self.norms:
+            raise one_of(f"{type(self).__name__}.threat.norm", self.threat.norm, self.norms)
+
+    @abstractmethod
+    def search(self, model: nn.Module, x: Tensor, y: Tensor, generator: Generator, enough: float) -> Nearest:
+        """The nearest adversarial examples; samples for which one within the distance `enough` is found are done."""
+
+    def is_adversarial(self, logits: Tensor, y: Tensor) -> Tensor:
+        """Whether the prediction is what the attack wants: (N, K), (N,) → (N,) bool."""
+        return logits.argmax(1) != y
+
+    def start(self, model: nn.Module, x: Tensor, y: Tensor) -> tuple[Nearest, Tensor]:
+        """Where a search begins (samples that are adversarial as they are have distance 0), and the logits there."""
+        nearest = Nearest(self.threat, x)
+        with torch.no_grad():
+            logits = logits_of(model, x)
+        nearest.offer(torch.arange(len(x), device=x.device), x, self.is_adversarial(logits, y))
+        return nearest, logits
+
+    def run(self, model: nn.Module, x: Tensor, y: Tensor, generator: Generator) -> Tensor:
+        return self.search(model, x, y, generator, self.threat.radius).x_adv
+
+    def minimum_perturbation(
+        self, model: nn.Module, x: Tensor, y: Tensor, *, generator: Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The nearest adversarial examples found in the whole pixel box, and how far away they are.
+
+        Returns:
+            x_min of x's shape, and ‖x_min − x‖_p as (N,) in float64: 0 where x itself is adversarial, inf where the
+            model, asked once more, does not call x_min adversarial (none was found).
+        """
+        low, high = (torch.full_like(x[:1], bound, dtype=torch.float64) for bound in self.threat.clip)
+        everywhere = self.threat.with_eps(float(self.threat.distance(low, high)))
+        search = _Unbounded(threat=everywhere, mode=self.mode, autocast=self.autocast, attack=self)
+        x_min = search(model, x, y, generator=generator)
+        distance = self.threat.distance(x_min, x)
+        return x_min, distance.where(self.is_adversarial(fresh_logits(model, x_min), y), torch.inf)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Unbounded(Attack):
+    """A minimum-norm attack in a ball that holds the whole box, so that only smaller is better."""
+
+    attack: MinimumNorm
+
+    def run(self, model: nn.Module, x: Tensor, y: Tensor, generator: Generator) -> Tensor:
+        return self.attack.search(model, x, y, generator, enough=0.0).x_adv
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetableMinimumNorm(MinimumNorm):
+    """A minimum-norm attack that can also reach for a class.
+
+    Args:
+        targeted: y holds the classes to reach instead of those to get away from.
+    """
+
+    targeted: bool = False
+
+    def is_adversarial(self, logits: Tensor, y: Tensor) -> Tensor:
+        return (logits.argmax(1) == y) == self.targeted
+
+    def progress(self, logits: Tensor, y: Tensor) -> Tensor:
+        """max_{k≠y} z_k − z_y, or its negative when targeted: positive on the adversarial side, (N,)."""
+        return -margin(logits, y) if self.targeted else margin(logits, y)

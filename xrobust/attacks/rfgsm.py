@@ -1,0 +1,37 @@
+"""FGSM from a random neighbour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from xrobust.attacks.base import Attack, logits_of
+from xrobust.attacks.losses import cross_entropy
+from xrobust.errors import UserError
+from xrobust.randomness import Generator, normal_like
+
+
+@dataclass(frozen=True, kw_only=True)
+class RFGSM(Attack):
+    """x' = x + ρε · ascent(n), n ~ N(0, I); x_adv = Π(x' + (1 − ρ)ε · ascent(∇ₓ CE(f(x'), y))), Tramèr et al. 2018.
+
+    Args:
+        random_share: ρ in [0, 1], the share of the radius that the random step takes (the paper: 1/2).
+    """
+
+    random_share: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.random_share <= 1:
+            raise UserError(f"RFGSM.random_share must lie in [0, 1], got {self.random_share}")
+
+    def run(self, model: nn.Module, x: Tensor, y: Tensor, generator: Generator) -> Tensor:
+        random_step = self.threat.ascent(normal_like(x, generator).to(x.dtype))
+        x_in = self.threat.project(
+            x + self.random_share * self.threat.radius * random_step, x
+        ).requires_grad_()
+        (gradient,) = torch.autograd.grad(cross_entropy(logits_of(model, x_in), y).sum(), x_in)
+        return x_in.detach() + (1 - self.random_share) * self.threat.radius * self.threat.ascent(gradient)

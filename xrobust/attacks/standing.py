@@ -1,0 +1,68 @@
+"""Bookkeeping for attacks that stop working on a sample once it is done."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from xrobust.attacks.base import Attack, _in_mode, logits_of
+from xrobust.errors import UserError
+from xrobust.threat import per_sample
+
+
+def require_at_least(attack: Attack, **least: float) -> None:
+    """Check fields of an attack against lower bounds.
+
+    Raises:
+        UserError: naming the field, its value and the bound.
+    """
+    for field, bound in least.items():
+        value = getattr(attack, field)
+        if value < bound:
+            raise UserError(f"{type(attack).__name__}.{field} must be at least {bound}, got {value}")
+
+
+@torch.no_grad()
+def fresh_logits(model: nn.Module, x: Tensor) -> Tensor:
+    """What the model says of x when nobody attacks it: evaluation mode, its own precision, (N, K)."""
+    with _in_mode(model, False, x.device), torch.autocast(x.device.type, enabled=False):
+        return logits_of(model, x)
+
+
+def choose(mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:
+    """`yes` for the samples in the mask (N,), `no` for the others; both (N, ...)."""
+    return torch.where(per_sample(mask, yes), yes, no)
+
+
+class PerSample:
+    """A bag of tensors that all have one row for each sample still attacked."""
+
+    def keep(self, left: Tensor) -> None:
+        """Drop the rows of the samples outside the mask (N,)."""
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(self, name, value[left])
+
+
+class Worst:
+    """For each sample, the point of largest value offered so far; a point that the model gets wrong is final."""
+
+    def __init__(self, x: Tensor):
+        self.x_adv = x.clone()
+        self.value = torch.full((len(x),), -torch.inf, device=x.device)
+
+    def finish(self, wrong: Tensor) -> None:
+        """Take the images themselves for the samples in the mask (N,), which the model gets wrong unperturbed."""
+        self.value[wrong] = torch.inf
+
+    def offer(self, rows: Tensor, points: Tensor, values: Tensor, wrong: Tensor) -> None:
+        """Consider a point for each of the samples `rows`: its value (n,) and whether the model gets it wrong (n,)."""
+        values = values.detach().to(self.value.dtype).masked_fill(wrong, torch.inf)
+        better = values > self.value[rows]
+        self.x_adv[rows[better]] = points[better]
+        self.value[rows[better]] = values[better]
+
+    @property
+    def standing(self) -> Tensor:
+        """The positions of the samples for which no wrong point has been offered."""
+        return (self.value < torch.inf).nonzero().flatten()

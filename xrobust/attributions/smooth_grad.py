@@ -1,0 +1,44 @@
+"""SmoothGrad."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from xrobust.attributions.base import Attribution, Score
+from xrobust.randomness import Generator, SampleStreams, normal_like
+
+
+@dataclass(frozen=True, kw_only=True)
+class SmoothGrad(Attribution):
+    """a = (1/n) Σ_k ∇ₓ s(f(x + σ·ξ_k)), ξ_k ~ N(0, I) (Smilkov et al. 2017).
+
+    Args:
+        sigma: σ ≥ 0, the standard deviation of the noise, relative to the pixel range [0, 1].
+        samples: n ≥ 1, noisy copies of each image.
+        seed: of the noise when the call gives no generator.
+    """
+
+    sigma: float = 0.15
+    samples: int = 50
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_at_least(0, "sigma")
+        self._check_at_least(1, "samples")
+
+    def attribute(
+        self, model: nn.Module, x: Tensor, score: Score, create_graph: bool, generator: Generator | None
+    ) -> Tensor:
+        assert generator is not None
+        total = torch.zeros_like(x)
+        for part in self.passes(self.samples, len(x)):
+            noise = torch.stack([normal_like(x, generator) for _ in range(self.samples)[part]]).to(x.dtype)
+            total = total + self.gradient(model, x + self.sigma * noise, score, create_graph).sum(0)
+        return total / self.samples
+
+    def default_generator(self, count: int) -> Generator:
+        return SampleStreams(self.seed, range(count))

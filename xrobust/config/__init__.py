@@ -1,0 +1,1 @@
+"""Configuration: schema, checks and instantiation. The only room that knows Hydra and OmegaConf."""

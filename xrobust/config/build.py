@@ -1,0 +1,83 @@
+"""From a checked configuration to objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from xrobust.config.check import check_config
+from xrobust.errors import UserError
+
+
+def plain(cfg: Any) -> dict[str, Any]:
+    """The resolved configuration as plain dicts, lists and scalars.
+
+    Raises:
+        UserError: if a mandatory value is missing or an interpolation cannot be resolved.
+    """
+    missing = list(_missing(OmegaConf.to_container(cfg)))
+    if missing:
+        raise UserError(f"{', '.join(missing)} must be given on the command line, as in {missing[0]}=…")
+    try:
+        return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        raise UserError(str(error).replace("\n", " ")) from error
+
+
+def _missing(node: Any, place: str = "") -> Iterator[str]:
+    """The dotted paths of the mandatory values that nobody gave."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from _missing(value, f"{place}.{key}".lstrip("."))
+    elif node == "???":
+        yield place
+
+
+def build(node: Any, place: str, **provided: Any) -> Any:
+    """Build what a configuration node describes.
+
+    Args:
+        node: a plain container with a `_target_`.
+        place: its dotted path, for messages.
+        provided: arguments that the program passes (they are not part of the configuration).
+
+    Raises:
+        UserError: for a wrong key, a `_target_` outside the allowlist, or a value that the target refuses.
+    """
+    check_config(node, place, provided)
+    try:
+        made = instantiate({**node, "_partial_": True}, _convert_="all")
+        return made if node.get("_partial_") else made(**provided)
+    except InstantiationException as error:
+        raise _user_error(error.__cause__ or error, place) from error
+    except (ValueError, TypeError) as error:
+        raise _user_error(error, place) from error
+
+
+def _user_error(error: BaseException, place: str) -> BaseException:
+    """A refused value in one sentence with its place; anything else as it is."""
+    if isinstance(error, UserError) or not isinstance(error, ValueError | TypeError):
+        return error
+    return UserError(f"{place}: {error}")
+
+
+def build_all(nodes: dict[str, Any], place: str, **provided: Any) -> dict[str, Any]:
+    """`build` for each entry of a group that holds several."""
+    return {name: build(node, f"{place}.{name}", **provided) for name, node in nodes.items() if node is not None}
+
+
+def save_yaml(config: dict[str, Any], path: Any) -> None:
+    """Write a plain configuration as YAML."""
+    OmegaConf.save(OmegaConf.create(config), path)
+
+
+def load_yaml(path: Any) -> dict[str, Any]:
+    """Read what `save_yaml` wrote."""
+    loaded = OmegaConf.load(path)
+    assert isinstance(loaded, DictConfig)
+    return plain(loaded)

@@ -1,0 +1,105 @@
+"""The frame around a command: a user's mistake ends in one sentence, not in a traceback."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir, main
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import ConfigCompositionException, HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from xrobust.config.check import did_you_mean
+from xrobust.errors import UserError
+
+
+def run(job: Callable[[DictConfig], Any], conf: Path, config_name: str) -> None:
+    """Compose the configuration from the command line and run the job, or the jobs of a multirun.
+
+    A mistake of the user's is printed in one sentence and exits with status 2; with `debug=true` among the arguments
+    its traceback is shown.
+    """
+    debug = "debug=true" in [argument.lower() for argument in sys.argv]
+    if not debug:
+        _quiet()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises, and the sentence is ours
+
+    def guarded(cfg: DictConfig) -> Any:
+        try:
+            return job(cfg)
+        except UserError as error:
+            if debug:
+                raise
+            _remove_if_empty(Path(HydraConfig.get().runtime.output_dir))
+            sys.exit(_say(str(error)))
+
+    try:
+        main(version_base="1.3", config_path=str(conf), config_name=config_name)(guarded)()
+    except (HydraException, OmegaConfBaseException) as error:
+        if debug:
+            raise
+        sys.exit(_say(explain(error, conf, config_name)))
+
+
+def _say(sentence: str) -> int:
+    print(f"error: {sentence}", file=sys.stderr)
+    return 2
+
+
+def _quiet() -> None:
+    """Leave the terminal to progress, results and errors."""
+    logging.disable(logging.INFO)
+    # Lightning 2.6 calls what torch 2.14 deprecates, at every epoch.
+    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
+
+
+def _remove_if_empty(folder: Path) -> None:
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def explain(error: Exception, conf: Path, config_name: str) -> str:
+    """One sentence for an error of composition: the value, its place, what is allowed."""
+    text = str(error)
+    choice = re.search(r"Could not (?:find|load) '([^']+)'", text)
+    if choice:
+        group, _, name = choice[1].rpartition("/")
+        options = sorted(file.stem for file in (conf / group).glob("*.yaml"))
+        return f"{group}={name}: there is no such choice{did_you_mean(name, options)}; allowed: {', '.join(options)}"
+    unknown = re.search(r"Could not override '([^']+)'", text)
+    if unknown:
+        known = list(_dotted_keys(_compose_defaults(conf, config_name)))
+        hint = did_you_mean(unknown[1], known)
+        return f"{unknown[1]} is not a key of this configuration{hint} (--cfg job lists the keys)"
+    foreign = re.search(r"In '([^']+)'.*Key '([^']+)' not in", text, re.DOTALL)
+    if foreign:
+        known = list(_compose_defaults(conf, config_name))
+        hint = did_you_mean(foreign[2], known)
+        return f"{foreign[2]} in conf/{foreign[1]}.yaml is not a top-level key{hint}; allowed: {', '.join(known)}"
+    if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
+        text = f"{text}: {str(error.__cause__).splitlines()[0]}"
+    return " ".join(line.strip() for line in text.splitlines() if "hydra.cc" not in line)
+
+
+def _compose_defaults(conf: Path, config_name: str) -> DictConfig:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        return compose(config_name)
+
+
+def _dotted_keys(node: Any, prefix: str = "") -> Iterator[str]:
+    """The dotted path of every key, without resolving anything."""
+    if isinstance(node, DictConfig):
+        for key in node:
+            yield f"{prefix}{key}"
+            child = None if OmegaConf.is_missing(node, key) else node._get_node(key)
+            yield from _dotted_keys(child, f"{prefix}{key}.")

@@ -1,0 +1,56 @@
+"""The folder of a run: opened once, gone on with when a run is resumed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from xrobust.config.build import load_yaml, save_yaml
+from xrobust.errors import UserError
+
+LAST_CHECKPOINT = Path("checkpoints/last.ckpt")
+MAY_DIFFER = ("resume", "debug", "run_dir", "logger")
+
+
+def open_run_folder(config: dict[str, Any]) -> Path | None:
+    """Make the run folder with its config.yaml, or check the one to resume.
+
+    Returns:
+        The checkpoint to go on from, if there is one.
+
+    Raises:
+        UserError: if the folder to resume is no run folder, or its configuration is another one.
+    """
+    folder = Path(config["run_dir"])
+    file = folder / "config.yaml"
+    if config["resume"] is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        beside = file.with_suffix(f".{os.getpid()}.partial")
+        save_yaml(config, beside)
+        os.replace(beside, file)
+        return None
+    if not file.is_file():
+        raise UserError(f"resume={config['resume']} is not a run folder: it has no config.yaml")
+    changed = sorted(_differences(load_yaml(file), config))
+    if changed:
+        raise UserError(
+            f"resume={config['resume']} was started with another configuration; these differ: {', '.join(changed)}"
+        )
+    checkpoint = folder / LAST_CHECKPOINT
+    return checkpoint if checkpoint.is_file() else None
+
+
+def _differences(before: Any, now: Any, place: str = "") -> Iterator[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in before.keys() | now.keys():
+            if place or key not in MAY_DIFFER:
+                yield from _differences(before.get(key), now.get(key), f"{place}.{key}".lstrip("."))
+    elif before != now and not _same_place(before, now, place):
+        yield place
+
+
+def _same_place(before: Any, now: Any, place: str) -> bool:
+    """Paths below the run folder may be spelled differently, relative to another working directory."""
+    return place.split(".")[-1] in ("folder", "dirpath", "save_dir")

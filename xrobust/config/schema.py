@@ -1,0 +1,45 @@
+"""The top-level keys of a training configuration; anything else is refused when the configuration is composed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, OmegaConf
+
+
+@dataclass
+class TrainConfig:
+    """What `train.py` reads; one field a Hydra group or a plain switch."""
+
+    threat: Any = MISSING
+    data: Any = MISSING
+    model: Any = MISSING
+    train_attack: Any = MISSING
+    val_attack: Any = MISSING
+    test_attack: Any = MISSING
+    defense: Any = MISSING
+    optim: Any = MISSING
+    attribution: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    callbacks: dict[str, Any] = field(default_factory=dict)
+    logger: dict[str, Any] = field(default_factory=dict)
+    trainer: Any = MISSING
+
+    seed: int = 0
+    channels_last: bool | None = None
+    resume: str | None = None
+    debug: bool = False
+    run_dir: str = MISSING
+
+
+def register() -> None:
+    """Make the schema and the resolvers available to the files in conf/."""
+    ConfigStore.instance().store(name="train_schema", node=TrainConfig)
+    OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True, use_cache=True)
+
+
+def _run_folder(resume: str | None) -> str:
+    return resume or datetime.now().strftime("runs/%Y-%m-%d_%H-%M-%S")

@@ -1,0 +1,189 @@
+"""The data module: splits, loaders and probe images for a set of images held in memory."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytorch_lightning as pl
+from torch import Tensor
+
+from xrobust.data.arrays import Arrays
+from xrobust.data.augment import Augmentation
+from xrobust.data.checks import at_least
+from xrobust.data.loader import EvaluationLoader, TrainingLoader, to_unit
+from xrobust.data.split import balanced_choice, stratified_split
+from xrobust.errors import UserError
+
+
+@dataclass(kw_only=True, eq=False)
+class ImageDataModule(pl.LightningDataModule):
+    """Serves (image in [0, 1], label); a subclass says one thing, how to `load` the arrays.
+
+    A seeded, stratified validation set is split off the training set: nothing is selected on the test set.
+
+    Args:
+        num_classes: K, checked against the labels.
+        channels: C, checked against the images.
+        image_size: H = W, checked against the images.
+        mean, std: normalisation of each channel, or None for raw pixels; it is the model that applies it.
+        class_names: K names; None takes the source's own, or else "0" ... "K − 1".
+        batch_size: training images in a batch, for each process.
+        eval_batch_size: the same in validation and test.
+        validation_fraction: share of the training set that is held out, in (0, 1).
+        split_seed: which images are held out.
+        seed: order of the training images and their augmentation.
+        crop_padding, crop_mode, flip: see `Augmentation`.
+
+    Raises:
+        UserError: for a value out of its range, at once; for one that the arrays contradict, in `setup`.
+    """
+
+    num_classes: int
+    channels: int
+    image_size: int
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    class_names: Sequence[str] | None = None
+    batch_size: int = 128
+    eval_batch_size: int = 256
+    validation_fraction: float = 0.1
+    split_seed: int = 0
+    seed: int = 0
+    crop_padding: int = 0
+    crop_mode: str = "zeros"
+    flip: bool = False
+    _parts: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        at_least(2, num_classes=self.num_classes)
+        at_least(
+            1,
+            channels=self.channels,
+            image_size=self.image_size,
+            batch_size=self.batch_size,
+            eval_batch_size=self.eval_batch_size,
+        )
+        at_least(0, split_seed=self.split_seed, seed=self.seed)
+        if not isinstance(self.validation_fraction, int | float) or not 0 < self.validation_fraction < 1:
+            raise UserError(
+                f"data.validation_fraction={self.validation_fraction!r} must be above 0 and below 1: "
+                "the best checkpoint is selected on held-out training images"
+            )
+        for name, values, length in (
+            ("mean", self.mean, self.channels),
+            ("std", self.std, self.channels),
+            ("class_names", self.class_names, self.num_classes),
+        ):
+            if values is not None and len(values) != length:
+                raise UserError(f"data.{name}={list(values)} must have {length} entries")
+        self.augmentation = Augmentation(self.crop_padding, self.crop_mode, self.flip)
+        if self.crop_padding >= self.image_size:
+            raise UserError(
+                f"data.crop_padding={self.crop_padding} must be below data.image_size={self.image_size}"
+            )
+
+    @abstractmethod
+    def load(self) -> Arrays:
+        """Read the whole set."""
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load, check and split the set, once; may be called early, to find mistakes before training."""
+        if self._parts:
+            return
+        arrays = self.load()
+        self._check(arrays)
+        rest, held = stratified_split(arrays.y_train, self.validation_fraction, self.split_seed)
+        if not len(rest) or not len(held):
+            raise UserError(
+                f"data.validation_fraction={self.validation_fraction} of {len(arrays.y_train)} images "
+                f"leaves {len(rest)} for training and {len(held)} for validation"
+            )
+        self.class_names = list(self.class_names or arrays.class_names or map(str, range(self.num_classes)))
+        self._parts = {
+            "train": (arrays.x_train[rest], arrays.y_train[rest]),
+            "validation": (arrays.x_train[held], arrays.y_train[held]),
+            "test": (arrays.x_test, arrays.y_test),
+        }
+
+    def train_dataloader(self) -> TrainingLoader:
+        return TrainingLoader(
+            *self._part("train"),
+            batch_size=self.batch_size,
+            augmentation=self.augmentation,
+            seed=self.seed,
+            reshuffle=not getattr(self.trainer, "overfit_batches", 0),
+            **self._placement(),
+        )
+
+    def val_dataloader(self) -> EvaluationLoader:
+        return EvaluationLoader(
+            *self._part("validation"), batch_size=self.eval_batch_size, **self._placement()
+        )
+
+    def test_dataloader(self) -> EvaluationLoader:
+        return EvaluationLoader(*self._part("test"), batch_size=self.eval_batch_size, **self._placement())
+
+    def probe_set(self, n: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+        """Fixed validation images, balanced over the classes as far as each class has images.
+
+        Returns:
+            x (n, C, H, W) float32 in [0, 1], y (n,), and their positions (n,) in the validation set.
+            The first m of them are `probe_set(m)`.
+
+        Raises:
+            UserError: if n is not between 1 and the size of the validation set.
+        """
+        images, labels = self._part("validation")
+        if not 1 <= n <= len(labels):
+            raise UserError(
+                f"a probe set must have between 1 and {len(labels)} images (the validation set), got {n}"
+            )
+        index = balanced_choice(labels, n, seed)
+        return to_unit(images[index]), labels[index], index
+
+    def summary(self) -> dict[str, int]:
+        """The sizes: images in each part, classes, channels, image size."""
+        sizes = {part: len(self._part(part)[1]) for part in ("train", "validation", "test")}
+        return {
+            **sizes,
+            "classes": self.num_classes,
+            "channels": self.channels,
+            "image_size": self.image_size,
+        }
+
+    def _part(self, name: str) -> tuple[Tensor, Tensor]:
+        self.setup()
+        return self._parts[name]
+
+    def _placement(self) -> dict:
+        """Where this process's batches belong: on the trainer's device and to its rank, or on the CPU."""
+        if self.trainer is None:
+            return {}
+        return {
+            "device": self.trainer.strategy.root_device,
+            "rank": self.trainer.global_rank,
+            "world_size": self.trainer.world_size,
+        }
+
+    def _check(self, arrays: Arrays) -> None:
+        name = type(self).__name__
+        for images in (arrays.x_train, arrays.x_test):
+            if tuple(images.shape[1:]) != (self.channels, self.image_size, self.image_size):
+                raise UserError(
+                    f"data.channels={self.channels} and data.image_size={self.image_size} do not fit "
+                    f"the images of {name}, which have shape {tuple(images.shape[1:])}"
+                )
+        for labels in (arrays.y_train, arrays.y_test):
+            if labels.min() < 0 or labels.max() >= self.num_classes:
+                raise UserError(
+                    f"data.num_classes={self.num_classes} allows labels 0 ... {self.num_classes - 1}, "
+                    f"but those of {name} go from {int(labels.min())} to {int(labels.max())}"
+                )
+        present = len(arrays.y_train.unique())
+        if present != self.num_classes:
+            raise UserError(
+                f"data.num_classes={self.num_classes}, but {name} has training images of {present} classes"
+            )

@@ -1,0 +1,1 @@
+"""What a user takes away: bundles that load without running any code from them."""

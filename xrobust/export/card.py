@@ -1,0 +1,51 @@
+"""The model card of a bundle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from xrobust.export.result import describe_protocol
+
+
+def model_card(config: dict[str, Any]) -> str:
+    """Markdown: what the model is, how good it was measured to be and how, how to load it, what it is not for."""
+    architecture = dict(config["architecture"])
+    name = architecture.pop("_target_").rsplit(".", 1)[-1]
+    training = config["training"]
+    rows = [
+        f"| {r['quantity']} | {r['value']:.2%} | {r['interval_95'][0]:.2%} – {r['interval_95'][1]:.2%} "
+        f"| {r['n']} | {describe_protocol(r['protocol'])} |"
+        for r in config["results"]
+    ]
+    results = "\n".join(["| quantity | value | 95% interval | n | protocol |", "|---|---|---|---|---|", *rows])
+    threat = config["threat"] or {}
+    method = training.get("defense", {}).get("_target_", "unknown").rsplit(".", 1)[-1]
+    return f"""# {name}, {method}
+
+An image classifier with {len(config["class_names"])} classes ({", ".join(map(str, config["class_names"]))}),
+trained by xrobust {config["versions"]["xrobust"]} with {method} for the threat model
+{threat.get("norm")}, ε = {threat.get("eps")} (pixels in [0, 1]).
+
+## Results
+
+{results if rows else "None were recorded."}
+
+Accuracy under an attack is an upper bound of the true robust accuracy: a stronger attack may lower it.
+
+## Use
+
+```python
+import xrobust
+
+model = xrobust.load("path/to/this/folder")  # a plain torch.nn.Module in eval mode
+logits = model(images)  # (N, {architecture.get("in_channels")}, {architecture.get("image_size")}, {architecture.get("image_size")}), pixels in [0, 1]
+```
+
+Normalisation is inside the model. Loading runs no code from this folder and checks the weights' SHA-256.
+
+## Intended use and limits
+
+For research on robustness and explanations. Robustness was measured for the threat model above only; other
+norms, larger radii, and changes such as rotation, blur or another camera are not covered. The model has learnt
+from one data set and knows nothing about inputs that are unlike it.
+"""

@@ -1,0 +1,52 @@
+"""An accuracy with everything that is needed to believe it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from xrobust.metrics.accuracy import wilson_interval
+
+
+@dataclass(frozen=True)
+class AccuracyResult:
+    """A share of correct samples, its 95% Wilson interval and its protocol.
+
+    Args:
+        quantity: the log key, as in "test/robust_accuracy".
+        correct: how many samples.
+        total: out of how many.
+        protocol: how it was measured (attack, threat model, seed, split), in plain containers.
+    """
+
+    quantity: str
+    correct: int
+    total: int
+    protocol: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def value(self) -> float:
+        """correct / total."""
+        return self.correct / self.total
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95% Wilson score interval."""
+        return wilson_interval(self.correct, self.total)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "quantity": self.quantity,
+            "value": self.value,
+            "interval_95": list(self.interval),
+            "correct": self.correct,
+            "n": self.total,
+            "protocol": self.protocol,
+        }
+
+
+def describe_protocol(protocol: dict[str, Any]) -> str:
+    """A protocol in one line: "PGD (linf ε=0.2, steps 40, restarts 1, keep worst), seed 0"."""
+    attack = protocol.get("attack")
+    return f"{attack['summary']}, seed {protocol['seed']}" if attack else "no attack"

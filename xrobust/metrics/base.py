@@ -1,0 +1,67 @@
+"""The base of every explanation metric: one value a sample, streamed into the mean of the defined ones."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from xrobust.metrics.probe import Probe
+
+
+class ExplanationMetric(Metric):
+    """The mean of a per-sample quantity over the samples for which it is defined.
+
+    A subclass says `higher_is_better`, `group` and `cost`, and writes `per_sample`. A value that is not
+    finite is undefined: it is left out of the mean and lowers `valid_share`, so that no failure goes
+    unnoticed. States are sums, in float64 and int64; processes are merged by adding them.
+
+    Class attributes:
+        higher_is_better: the direction.
+        group: "complexity", "alignment", "smoothness", "stability" or "faithfulness".
+        cost: "cheap" (at most one pass beyond what is shared), "moderate" or "expensive" (tens).
+        uses_attribution: false if the value depends on the model alone, so that one attribution method
+            suffices.
+    """
+
+    full_state_update = False
+    is_differentiable = False
+    higher_is_better: bool
+    group: ClassVar[Literal["complexity", "alignment", "smoothness", "stability", "faithfulness"]]
+    cost: ClassVar[Literal["cheap", "moderate", "expensive"]]
+    uses_attribution: ClassVar[bool] = True
+
+    value_sum: Tensor
+    valid: Tensor
+    total: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("value_sum", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("valid", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("total", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    @abstractmethod
+    def per_sample(self, probe: Probe) -> Tensor:
+        """(N,), NaN where the quantity is undefined; nothing in the probe is changed."""
+
+    def update(self, probe: Probe) -> None:
+        """Add a batch."""
+        values = self.per_sample(probe).double()
+        defined = values.isfinite()
+        # Out of place: a state that was reset in inference mode cannot be changed in place outside it.
+        self.value_sum = self.value_sum + values.where(defined, 0).sum()
+        self.valid = self.valid + defined.sum()
+        self.total = self.total + len(values)
+
+    def compute(self) -> Tensor:
+        """The mean over the defined samples of all processes; NaN if there are none."""
+        return self.value_sum / self.valid
+
+    def valid_share(self) -> Tensor:
+        """The share of all processes' samples whose value is defined; like `compute`, a collective call."""
+        with self.sync_context(dist_sync_fn=self.dist_sync_fn):
+            return self.valid / self.total

@@ -1,0 +1,32 @@
+"""Which two maps a similarity metric compares: that of the image and that of a point nearby."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from xrobust.errors import one_of
+from xrobust.metrics.base import ExplanationMetric
+from xrobust.metrics.probe import Probe
+
+POINTS = ("adversarial", "neighbour")
+
+
+class MapComparison(ExplanationMetric):
+    """The base of metrics that compare a(x) with a(x'), both for the label of x.
+
+    Args:
+        versus: x' is the "adversarial" example or a random "neighbour" at equal ε, the control for it: what
+            noise of the same size does to a map is not the attack's doing (Kamath et al. 2024).
+    """
+
+    higher_is_better, group, cost = True, "stability", "moderate"
+
+    def __init__(self, versus: str = "adversarial"):
+        super().__init__()
+        if versus not in POINTS:
+            raise one_of(f"{type(self).__name__}.versus", versus, POINTS)
+        self.versus = versus
+
+    def other_map(self, probe: Probe) -> Tensor:
+        """a(x'): (N, C, H, W)."""
+        return getattr(probe, f"{self.versus}_map")

@@ -1,0 +1,24 @@
+"""Architectures: images in [0, 1] → logits, with the normalisation inside."""
+
+from xrobust.models.activation import MinMax, make_activation
+from xrobust.models.normalize import Normalize
+from xrobust.models.pooled_cnn import LeNet, MadryCNN
+from xrobust.models.preact_resnet import PreActResNet, WideResNet
+from xrobust.models.resnet import ResNet
+from xrobust.models.small_cnn import SmallCNN
+from xrobust.models.timm_model import TimmModel
+from xrobust.models.torchvision_model import TorchvisionModel
+
+__all__ = [
+    "LeNet",
+    "MadryCNN",
+    "MinMax",
+    "Normalize",
+    "PreActResNet",
+    "ResNet",
+    "SmallCNN",
+    "TimmModel",
+    "TorchvisionModel",
+    "WideResNet",
+    "make_activation",
+]

@@ -1,0 +1,79 @@
+"""report.html: one self-contained page about a run."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import os
+
+from matplotlib.figure import Figure
+
+from xrobust.export.result import describe_protocol
+from xrobust.report.figure import draw_report
+from xrobust.report.run import Run
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; }
+table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto; }
+th, td { padding: .25rem .75rem; border-bottom: 1px solid #ccc; text-align: left; }
+td.number { text-align: right; font-variant-numeric: tabular-nums; }
+img { max-width: 100%; height: auto; }
+"""
+
+
+def write_report(run: Run) -> None:
+    """Write report.png and report.html into the run folder, each beside and renamed."""
+    figure = draw_report(run)
+    png = _png(figure)
+    for name, content in (("report.png", png), ("report.html", _page(run, png).encode())):
+        beside = run.folder / f".{name}.partial"
+        beside.write_bytes(content)
+        os.replace(beside, run.folder / name)
+
+
+def _png(figure: Figure) -> bytes:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=110)
+    return stream.getvalue()
+
+
+def _page(run: Run, png: bytes) -> str:
+    results = [
+        [r["quantity"], f"{r['value']:.2%}", "{:.2%} – {:.2%}".format(*r["interval_95"]), str(r["n"]),
+         describe_protocol(r["protocol"])]
+        for r in run.results
+    ]  # fmt: skip
+    directions = {True: "higher is better", False: "lower is better", None: ""}
+    changes = [
+        [c.name, f"{c.first:.4g}", f"{c.last:.4g}", c.verdict, directions[c.higher_is_better]] for c in run.changes()
+    ]
+    return f"""<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{html.escape(run.title)}</title>
+<style>{STYLE}</style>
+<h1>{html.escape(run.title)}</h1>
+<h2>Results</h2>
+{_table(["quantity", "value", "95% interval", "n", "protocol"], results, numbers={1, 3})}
+<h2>Explanations on the probe set, first epoch to last</h2>
+{_table(["metric", "first", "last", "", "direction"], changes, numbers={1, 2})}
+<h2>Over the epochs</h2>
+<img alt="Accuracies and explanation metrics over the epochs, and attribution maps of the same images at the first,
+middle and last epoch" src="data:image/png;base64,{base64.b64encode(png).decode()}">
+</html>
+"""
+
+
+def _table(head: list[str], rows: list[list[str]], numbers: set[int]) -> str:
+    cells = "".join(f"<th>{html.escape(name)}</th>" for name in head)
+    body = "".join(
+        "<tr>"
+        + "".join(
+            f'<td{" class=number" if i in numbers else ""}>{html.escape(cell)}</td>' for i, cell in enumerate(row)
+        )
+        + "</tr>"
+        for row in rows
+    )
+    return f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"

@@ -1,0 +1,60 @@
+"""What a run folder holds, read back for reports."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from xrobust.report.history import Row, read_history, trajectory
+from xrobust.report.panel import load_panels
+
+
+@dataclass(frozen=True)
+class Change:
+    """How an explanation metric moved from the first epoch in which it was measured to the last."""
+
+    name: str
+    first: float
+    last: float
+    higher_is_better: bool | None
+
+    @property
+    def verdict(self) -> str:
+        """"better", "worse", "unchanged", or "" for metrics without a direction."""
+        if self.higher_is_better is None:
+            return ""
+        if self.first == self.last:
+            return "unchanged"
+        return "better" if (self.last > self.first) == self.higher_is_better else "worse"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished or running training run."""
+
+    folder: Path
+    title: str
+    history: list[Row]
+    directions: dict[str, bool | None]
+    panels: dict[int, dict[str, NDArray]]
+    results: list[dict[str, Any]]
+
+    def changes(self) -> list[Change]:
+        """One `Change` an explanation metric."""
+        changes = []
+        for name, better in self.directions.items():
+            _, values = trajectory(self.history, name)
+            if values:
+                changes.append(Change(name.removeprefix("explain/"), values[0], values[-1], better))
+        return changes
+
+
+def read_run(folder: Path, title: str, results: list[dict[str, Any]]) -> Run:
+    """Read metrics.csv, the panels and the metrics' directions of a run folder."""
+    file = folder / "explanation_metrics.json"
+    directions = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return Run(folder, title, read_history(folder / "metrics.csv"), directions, load_panels(folder / "panels"), results)

@@ -1,0 +1,32 @@
+"""What a run says at its end, on the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from xrobust.export.result import describe_protocol
+from xrobust.report.run import Run
+
+
+def print_summary(run: Run) -> None:
+    """The final accuracies with their protocol, and how the explanations changed."""
+    console = Console()
+    results = Table(title=run.title, title_justify="left")
+    for column in ("quantity", "value", "95% interval", "n", "protocol"):
+        results.add_column(column, justify="right" if column in ("value", "n") else "left")
+    for r in run.results:
+        low, high = r["interval_95"]
+        protocol = describe_protocol(r["protocol"])
+        results.add_row(r["quantity"], f"{r['value']:.2%}", f"{low:.2%} – {high:.2%}", str(r["n"]), protocol)
+    console.print(results)
+    changes = run.changes()
+    if changes:
+        table = Table(title="Explanations on the probe set, first epoch to last", title_justify="left")
+        for column in ("metric", "first", "last", "", "direction"):
+            table.add_column(column, justify="right" if column in ("first", "last") else "left")
+        for c in changes:
+            direction = {True: "higher is better", False: "lower is better", None: ""}[c.higher_is_better]
+            table.add_row(c.name, f"{c.first:.4g}", f"{c.last:.4g}", c.verdict, direction)
+        console.print(table)
+    console.print(f"Run folder: {run.folder}", soft_wrap=True)
