@@ -1,6 +1,6 @@
 """Train a robust image classifier and watch what robustness does to its explanations.
 
-    python train.py defense=pgd_at threat=linf_0_3 data=mnist model=madry_cnn
+python train.py defense=pgd_at threat=linf_0_3 data=mnist model=madry_cnn
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ import netrc
 import os
 import uuid
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlparse
 
 import wandb
@@ -51,13 +50,19 @@ class RunLogger(WandbLogger):
             os.environ.setdefault("WANDB_SILENT", "true")
         settings = wandb.Settings(console="off")
         super().__init__(
-            save_dir=save_dir, project=project, mode=mode, group=group, name=name, tags=tags, settings=settings
+            save_dir=save_dir,
+            project=project,
+            mode=mode,
+            group=group,
+            name=name,
+            tags=tags,
+            settings=settings,
         )
         del self._wandb_init["anonymous"]  # Lightning passes it, and W&B warns that it means nothing any more
 
     def begin(self) -> None:
         """Open the run, before training starts."""
-        if rank_zero_only.rank != 0:
+        if rank_zero_only.rank != 0:  # type: ignore[attr-defined]
             return
         file = Path(self._wandb_init["dir"]) / "wandb_id"
         if not file.exists():
@@ -84,11 +89,13 @@ class RunLogger(WandbLogger):
 def has_api_key() -> bool:
     """Whether W&B would find credentials: in the environment, its settings, or the netrc file."""
     settings = wandb.Settings()
-    settings.update_from_env_vars(os.environ)
+    settings.update_from_env_vars(dict(os.environ))
     if settings.api_key or settings.identity_token_file:
         return True
     file = Path(os.environ.get("NETRC", Path.home() / ".netrc"))
     try:
-        return file.is_file() and netrc.netrc(file).authenticators(urlparse(settings.base_url).hostname or "") is not None
+        return (
+            file.is_file() and netrc.netrc(file).authenticators(urlparse(settings.base_url).hostname or "") is not None
+        )
     except netrc.NetrcParseError:
         return False

@@ -11,3 +11,19 @@ class UserError(ValueError):
 def one_of(place: str, value: object, allowed: object) -> UserError:
     """The error for a value outside a finite set: `place`, the value given, and what is allowed."""
     return UserError(f"{place} must be one of {', '.join(map(repr, allowed))}, got {value!r}")  # type: ignore[call-overload]
+
+
+def at_least(place: str, minimum: float, **values: object) -> None:
+    """Refuse the first of the values that is below the minimum.
+
+    A whole-number minimum asks for whole numbers: `at_least("PGD", 1, steps=2.5)` and `at_least("PGD", 1, steps=0)`
+    fail, `at_least("PGD", 0.0, momentum=0.9)` does not.
+
+    Raises:
+        UserError: naming `<place>.<name>`, the value and the minimum.
+    """
+    kind = int if isinstance(minimum, int) else (int, float)
+    for name, value in values.items():
+        if not isinstance(value, kind) or isinstance(value, bool) or not value >= minimum:  # NaN fails, too
+            what = "an integer of at least" if kind is int else "at least"
+            raise UserError(f"{place}.{name} must be {what} {minimum:g}, got {value!r}")

@@ -9,6 +9,7 @@ from hydra import compose, initialize_config_dir
 
 from xrobust.config.build import build, plain
 from xrobust.config.schema import register
+from xrobust.errors import UserError
 
 CONF = Path(__file__).parents[2] / "conf"
 # What no file can know: the user's own data.
@@ -37,7 +38,13 @@ def built(group: str, name: str, *overrides: str) -> Any:
     return build(composed(f"{group}={name}", *overrides)[group], group)
 
 
-def built_attack(name: str, *overrides: str) -> Any:
-    """The attack of that name."""
-    given = GIVEN.get(f"attack={name}", [])
-    return build(composed(f"attack@test_attack={name}", *given, *overrides)["test_attack"], "test_attack")
+def built_attack(name: str) -> Any:
+    """The attack of that name, against the first of Linf, L2 and L1 that it is made for."""
+    for norm, eps in (("linf", 0.2), ("l2", 1), ("l1", 4)):
+        config = composed(f"attack@test_attack={name}", f"threat.norm={norm}", f"threat.eps={eps}")
+        try:
+            return build(config["test_attack"], "test_attack")
+        except UserError as error:
+            if "threat.norm" not in str(error):
+                raise
+    raise AssertionError(f"attack={name} takes none of the norms")

@@ -82,10 +82,8 @@ def model(digits_model: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("name", NAMES)
-def test_attack_keeps_the_contract(
-    name: str, check, model: nn.Module, digits: tuple[Tensor, Tensor]
-) -> None:
-    attack = built_attack(name, "threat.eps=0.2")
+def test_attack_keeps_the_contract(name: str, check, model: nn.Module, digits: tuple[Tensor, Tensor]) -> None:
+    attack = built_attack(name)
     check(attack, model, digits[0][:6], digits[1][:6])
 
 
@@ -124,8 +122,6 @@ class Faulty(Attack):
         ("batch dependent", check_sample_streams),
     ],
 )
-def test_the_checks_see_planted_faults(
-    fault: str, check, model: nn.Module, digits: tuple[Tensor, Tensor]
-) -> None:
+def test_the_checks_see_planted_faults(fault: str, check, model: nn.Module, digits: tuple[Tensor, Tensor]) -> None:
     with pytest.raises(AssertionError):
         check(Faulty(threat=ThreatModel("linf", "0.1"), fault=fault), model, digits[0][:6], digits[1][:6])

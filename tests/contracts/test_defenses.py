@@ -32,9 +32,7 @@ def built_defense(name: str, optimizer=sgd) -> tuple[RobustClassifier, dict]:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = build(config["model"], "model")
-    defense = build(
-        config["defense"], "defense", model=model, optimizer=optimizer, schedule=Constant(), seed=0
-    )
+    defense = build(config["defense"], "defense", model=model, optimizer=optimizer, schedule=Constant(), seed=0)
     defense.config = config
     return defense, config
 
@@ -79,7 +77,10 @@ class Faulty(RobustClassifier):
 
     def training_loss(self, x: Tensor, y: Tensor) -> Loss:
         logits = self.model(x)
-        return Loss(torch.nn.functional.cross_entropy(logits, y) - 2 * torch.nn.functional.cross_entropy(logits, y).detach(), {})
+        return Loss(
+            torch.nn.functional.cross_entropy(logits, y) - 2 * torch.nn.functional.cross_entropy(logits, y).detach(),
+            {},
+        )
 
 
 def test_the_check_sees_a_loss_that_reports_no_logits(digits: tuple[Tensor, Tensor]) -> None:

@@ -83,9 +83,7 @@ def batch(digits: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("name", NAMES)
-def test_metric_keeps_the_contract(
-    name: str, check, digits_model: nn.Module, batch: tuple[Tensor, Tensor]
-) -> None:
+def test_metric_keeps_the_contract(name: str, check, digits_model: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
     check(built_metric(name), digits_model, *batch)
 
 

@@ -49,7 +49,13 @@ def test_each_process_draws_its_own_noise(reports: dict[str, dict]) -> None:
 
 @pytest.mark.xdist_group("distributed")
 def test_a_run_over_two_processes_has_one_folder(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "train.py"), "trainer=ddp_cpu", "data=digits", "trainer.max_epochs=1"]
+    command = [
+        sys.executable,
+        str(ROOT / "train.py"),
+        "trainer=ddp_cpu",
+        "data=digits",
+        "trainer.max_epochs=1",
+    ]
     run([*command, "logger=wandb_offline", "threat.eps=0.1"], cwd=tmp_path)
     folders = list((tmp_path / "runs").iterdir())
     assert len(folders) == 1

@@ -51,7 +51,12 @@ def main(folder: Path, processes: int) -> None:
     pl.seed_everything(0, verbose=False)
     model = build(config["model"], "model")
     defense = build(
-        config["defense"], "defense", model=model, optimizer=torch.optim.SGD, schedule=Constant(value=0.0), seed=0
+        config["defense"],
+        "defense",
+        model=model,
+        optimizer=torch.optim.SGD,
+        schedule=Constant(value=0.0),
+        seed=0,
     )
     noise = FirstNoise()
     trainer = pl.Trainer(

@@ -106,7 +106,7 @@ def test_an_altered_bundle(bundle: Path) -> None:
 def test_a_bundle_that_names_foreign_code(bundle: Path) -> None:
     config = (bundle / "config.json").read_text()
     (bundle / "config.json").write_text(config.replace("xrobust.models.SmallCNN", "os.system"))
-    with pytest.raises(UserError, match="must be a network of xrobust.models, got os.system"):
+    with pytest.raises(UserError, match=r"must be a network of xrobust\.models, got os\.system"):
         xrobust.load(bundle)
 
 
@@ -120,7 +120,12 @@ def test_a_checkpoint_cut_in_half(tmp_path: Path) -> None:
 
 def test_a_failed_export_leaves_the_old_bundle_whole(bundle: Path) -> None:
     before = {file.name: file.read_bytes() for file in bundle.iterdir()}
-    architecture = {"_target_": "xrobust.models.SmallCNN", "num_classes": 10, "in_channels": 1, "image_size": 8}
+    architecture = {
+        "_target_": "xrobust.models.SmallCNN",
+        "num_classes": 10,
+        "in_channels": 1,
+        "image_size": 8,
+    }
     with pytest.raises(TypeError):
         save_bundle(
             bundle,

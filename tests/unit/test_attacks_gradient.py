@@ -92,7 +92,9 @@ def test_targeted_pgd_reaches_its_targets(digits_model: nn.Module, digits: tuple
     assert reached > 0.9 > accuracy(digits_model, x, target)
 
 
-@pytest.mark.parametrize("options", [{"keep": "worst", "restarts": 2}, {"momentum": 0.9}, {"loss": "kl"}, {"loss": "margin"}])
+@pytest.mark.parametrize(
+    "options", [{"keep": "worst", "restarts": 2}, {"momentum": 0.9}, {"loss": "kl"}, {"loss": "margin"}]
+)
 def test_results_with_sample_streams_do_not_depend_on_the_batch(
     options: dict, digits_model: nn.Module, digits: tuple[Tensor, Tensor]
 ) -> None:

@@ -102,9 +102,7 @@ class TestOnLinearModels:
             (ImageMean(), None),
         ],
     )
-    def test_integrated_gradients_are_the_way_from_the_baseline_times_the_weights(
-        self, rule, baseline, start
-    ):
+    def test_integrated_gradients_are_the_way_from_the_baseline_times_the_weights(self, rule, baseline, start):
         model, weights = linear()
         x, y = batch()
         start = baseline(x) if start is None else start
@@ -128,13 +126,9 @@ class TestNumbers:
             direction[(slice(None), *entry)] = step
             with torch.no_grad():
                 change = (model(x + direction) - model(x - direction)).gather(1, y[:, None])[:, 0]
-            torch.testing.assert_close(
-                found[(slice(None), *entry)], change / (2 * step), rtol=1e-5, atol=1e-7
-            )
+            torch.testing.assert_close(found[(slice(None), *entry)], change / (2 * step), rtol=1e-5, atol=1e-7)
 
-    @pytest.mark.parametrize(
-        ("rule", "tolerance"), [("gauss_legendre", 1e-9), ("riemann_midpoint", 1e-3)], ids=str
-    )
+    @pytest.mark.parametrize(("rule", "tolerance"), [("gauss_legendre", 1e-9), ("riemann_midpoint", 1e-3)], ids=str)
     def test_integrated_gradients_are_complete(self, rule, tolerance):
         model, (x, y) = network(dtype=torch.float64), batch(dtype=torch.float64)
         total = IntegratedGradients(steps=16, rule=rule, baseline=Constant(1.0))(model, x, y).sum((1, 2, 3))
@@ -325,8 +319,7 @@ class TestBatches:
     def test_a_plain_generator_is_drawn_from(self):
         model, (x, y) = network(), batch()
         first, again, other = (
-            SmoothGrad(samples=3)(model, x, y, generator=torch.Generator().manual_seed(seed))
-            for seed in (0, 0, 1)
+            SmoothGrad(samples=3)(model, x, y, generator=torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)
         )
         assert torch.equal(first, again)
         assert not torch.allclose(first, other)
@@ -428,15 +421,15 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("build", "message"),
         [
-            (lambda: Gradient(batch_size=0), "Gradient.batch_size must be at least 1, got 0"),
-            (lambda: IntegratedGradients(steps=0), "steps must be at least 1, got 0"),
+            (lambda: Gradient(batch_size=0), "Gradient.batch_size must be an integer of at least 1, got 0"),
+            (lambda: IntegratedGradients(steps=0), "steps must be an integer of at least 1, got 0"),
             (
                 lambda: IntegratedGradients(rule="simpson"),
                 "rule must be one of 'gauss_legendre'.*got 'simpson'",
             ),
             (lambda: SmoothGrad(sigma=-0.1), "sigma must be at least 0, got -0.1"),
             (lambda: SmoothGrad(sigma=float("nan")), "sigma must be at least 0, got nan"),
-            (lambda: SmoothGrad(samples=0), "samples must be at least 1, got 0"),
+            (lambda: SmoothGrad(samples=0), "samples must be an integer of at least 1, got 0"),
             (lambda: GaussianBlur(kernel_size=4), "kernel_size must be odd"),
             (lambda: GaussianBlur(sigma=0), "sigma must be above 0"),
         ],

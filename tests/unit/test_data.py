@@ -92,9 +92,7 @@ def test_batched_crop_equals_padding_and_cropping_each_image(mode, torchvision_m
     images = torch.randint(0, 256, (25, 3, 8, 9), dtype=torch.uint8)
     corners = torch.cartesian_prod(torch.arange(5), torch.arange(5))
     padded = tv.pad(images, [2, 2, 2, 2], padding_mode=torchvision_mode)
-    each = [
-        tv.crop(image, int(top), int(left), 8, 9) for image, (top, left) in zip(padded, corners, strict=True)
-    ]
+    each = [tv.crop(image, int(top), int(left), 8, 9) for image, (top, left) in zip(padded, corners, strict=True)]
     cropped = crop(images, corners, 2, mode)
     assert cropped.dtype == torch.uint8
     assert torch.equal(cropped, torch.stack(each))
@@ -176,9 +174,7 @@ def test_the_global_random_state_is_neither_read_nor_moved():
 @pytest.mark.parametrize(("count", "world"), [(50, 2), (51, 3), (64, 2)])
 def test_processes_train_on_disjoint_shares_of_equal_size(count, world):
     images, labels = numbered(count)
-    loaders = [
-        TrainingLoader(images, labels, batch_size=4, rank=rank, world_size=world) for rank in range(world)
-    ]
+    loaders = [TrainingLoader(images, labels, batch_size=4, rank=rank, world_size=world) for rank in range(world)]
     shares = [labels_of(loader) for loader in loaders]
     assert len({len(share) for share in shares}) == 1
     assert all(len(batch) == 4 for share in shares for batch in share)
@@ -227,15 +223,10 @@ def test_a_restored_loader_goes_on_where_the_saved_one_stood():
 # --- the evaluation loader ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("count", "size", "world"), [(50, 8, 1), (50, 8, 2), (50, 8, 3), (7, 100, 3), (5, 4, 4)]
-)
+@pytest.mark.parametrize(("count", "size", "world"), [(50, 8, 1), (50, 8, 2), (50, 8, 3), (7, 100, 3), (5, 4, 4)])
 def test_processes_together_evaluate_each_image_exactly_once(count, size, world):
     images, labels = numbered(count)
-    loaders = [
-        EvaluationLoader(images, labels, batch_size=size, rank=rank, world_size=world)
-        for rank in range(world)
-    ]
+    loaders = [EvaluationLoader(images, labels, batch_size=size, rank=rank, world_size=world) for rank in range(world)]
     seen = [label for loader in loaders for batch in labels_of(loader) for label in batch]
     assert sorted(seen) == list(range(count))
     for loader in loaders:
@@ -299,19 +290,19 @@ def test_a_probe_set_is_not_larger_than_the_validation_set(n):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"batch_size": 0}, "data.batch_size=0"),
-        ({"batch_size": "many"}, "data.batch_size='many'"),
-        ({"eval_batch_size": 2.5}, "data.eval_batch_size=2.5"),
+        ({"batch_size": 0}, "data.batch_size must be an integer of at least .*, got 0"),
+        ({"batch_size": "many"}, "data.batch_size must be an integer of at least .*, got 'many'"),
+        ({"eval_batch_size": 2.5}, "data.eval_batch_size must be an integer of at least .*, got 2.5"),
         ({"validation_fraction": 0}, "data.validation_fraction=0 .*selected on held-out"),
         ({"validation_fraction": 1.0}, "data.validation_fraction=1.0"),
         ({"validation_fraction": "half"}, "data.validation_fraction='half'"),
-        ({"crop_padding": -1}, "data.crop_padding=-1"),
+        ({"crop_padding": -1}, "data.crop_padding must be an integer of at least .*, got -1"),
         ({"crop_padding": 4}, "data.crop_padding=4 must be below data.image_size=4"),
         ({"crop_mode": "reflect"}, "data.crop_mode must be one of 'zeros', 'edge', got 'reflect'"),
-        ({"num_classes": 1}, "data.num_classes=1"),
+        ({"num_classes": 1}, "data.num_classes must be an integer of at least .*, got 1"),
         ({"mean": [0.5, 0.5]}, "data.mean=.* must have 1 entries"),
         ({"class_names": ["a"]}, "data.class_names=.* must have 3 entries"),
-        ({"split_seed": None}, "data.split_seed=None"),
+        ({"split_seed": None}, "data.split_seed must be an integer of at least .*, got None"),
     ],
 )
 def test_values_out_of_range_are_refused_at_once(wrong, message):

@@ -89,9 +89,7 @@ def random(*shape: int, seed: int = 0) -> Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def make_probe(
-    model: nn.Module, x: Tensor, y: Tensor | None = None, rows: Tensor | None = None, **changes
-) -> Probe:
+def make_probe(model: nn.Module, x: Tensor, y: Tensor | None = None, rows: Tensor | None = None, **changes) -> Probe:
     y = torch.arange(len(x)) % 2 if y is None else y
     rows = torch.arange(len(x)) if rows is None else rows
     values = {"method": Gradient(), "threat": THREAT, "attack": PGD(threat=THREAT, steps=3), **changes}
@@ -171,10 +169,7 @@ class TestContract:
     def test_nothing_is_changed(self, path):
         model, x = network(3).train(), random(4, 3, 9, 9)
         probe = make_probe(model, x)
-        tensors = {
-            name: getattr(probe, name)
-            for name in ("x", "y", "index", "map", "adversarial", "adversarial_map")
-        }
+        tensors = {name: getattr(probe, name) for name in ("x", "y", "index", "map", "adversarial", "adversarial_map")}
         before = {name: tensor.clone() for name, tensor in tensors.items()}
         state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         random_state = torch.get_rng_state()
@@ -237,9 +232,7 @@ class TestLinearModels:
         probe = make_probe(linear(self.weights), x)
         w = self.weights[probe.y].flatten(1)
         cosine = torch.cosine_similarity(x.flatten(1), w)
-        torch.testing.assert_close(
-            values_of(EtmannAlignment(), probe), cosine.abs() * x.flatten(1).norm(dim=1)
-        )
+        torch.testing.assert_close(values_of(EtmannAlignment(), probe), cosine.abs() * x.flatten(1).norm(dim=1))
 
     def test_mean_subtracted_alignment_does_not_see_brightness(self):
         x = random(6, 3, 4, 4) / 2
@@ -254,14 +247,10 @@ class TestLinearModels:
         assert values_of(EtmannAlignment(), make_probe(model, black)).isnan().all()
         assert values_of(EtmannAlignment(), make_probe(model, grey)).isfinite().all()
         assert values_of(MeanSubtractedAlignment(), make_probe(model, grey)).isnan().all()
-        assert (
-            values_of(MeanSubtractedAlignment(), make_probe(linear(self.weights), grey.float())).isnan().all()
-        )
+        assert values_of(MeanSubtractedAlignment(), make_probe(linear(self.weights), grey.float())).isnan().all()
 
     @pytest.mark.parametrize(("norm", "order"), [("l1", 1), ("l2", 2)])
-    def test_gradient_of_the_loss_is_the_probability_of_error_times_the_difference_of_weights(
-        self, norm, order
-    ):
+    def test_gradient_of_the_loss_is_the_probability_of_error_times_the_difference_of_weights(self, norm, order):
         model, x = linear(self.weights), random(6, 3, 4, 4)
         probe = make_probe(model, x)
         error = 1 - model(x).softmax(1).detach().gather(1, probe.y[:, None])[:, 0]
@@ -293,9 +282,7 @@ class TestPixelFlipping:
         model = linear(torch.stack([random(3, 2, 2, seed=5) + 0.1, torch.zeros(3, 2, 2).double()]))
         y = torch.zeros(4, dtype=torch.int64)
         probe = make_probe(model, x, y, method=InputXGradient())
-        shares = (
-            (x * model[1].weight.detach()[0].view(3, 2, 2)).sum(1).flatten(1).sort(1, descending=True).values
-        )
+        shares = (x * model[1].weight.detach()[0].view(3, 2, 2)).sum(1).flatten(1).sort(1, descending=True).values
         left = shares.sum(1, keepdim=True) - torch.cat([torch.zeros(4, 1).double(), shares.cumsum(1)], 1)
         curve = left.sigmoid()
         expected = (curve[:, 1:] + curve[:, :-1]).sum(1) / 8

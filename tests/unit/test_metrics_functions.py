@@ -185,9 +185,7 @@ class TestAccuracy:
     @pytest.mark.parametrize("confidence", [0.5, 0.95, 0.99])
     def test_wilson_interval_equals_scipy(self, correct, total, confidence):
         expected = scipy.stats.binomtest(correct, total).proportion_ci(confidence, method="wilson")
-        assert wilson_interval(correct, total, confidence) == pytest.approx(
-            (expected.low, expected.high), abs=1e-12
-        )
+        assert wilson_interval(correct, total, confidence) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
     def test_wilson_interval_of_nothing_is_everything(self):
         assert wilson_interval(0, 0) == (0, 1)

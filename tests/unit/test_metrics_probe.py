@@ -44,9 +44,7 @@ def probe(digits: tuple[Tensor, Tensor], digits_model: nn.Module) -> Probe:
 
 def part(probe: Probe, rows: Tensor, **changes) -> Probe:
     """Some samples of a probe, with everything still to be computed."""
-    values = {
-        name: getattr(probe, name) for name in ("model", "method", "threat", "attack", "seed", "batch_size")
-    }
+    values = {name: getattr(probe, name) for name in ("model", "method", "threat", "attack", "seed", "batch_size")}
     return Probe(**{**values, "x": probe.x[rows], "y": probe.y[rows], "index": probe.index[rows], **changes})
 
 

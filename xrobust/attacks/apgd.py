@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from xrobust.attacks.apgd_rules import HalvingRule, SparseRule, Walk
-from xrobust.attacks.base import Attack, logits_of
+from xrobust.attacks.base import Attack
 from xrobust.attacks.classes import likeliest_others
 from xrobust.attacks.losses import LOSSES, WITH_REFERENCE, AttackLoss, loss_named, targeted_dlr
 from xrobust.attacks.standing import Worst, require_at_least
 from xrobust.errors import UserError, one_of
+from xrobust.frame import logits_of
 from xrobust.randomness import Generator, subset
 from xrobust.threat import ThreatModel
 
@@ -57,7 +58,7 @@ class _AutoPGD(Attack):
                     return worst.x_adv
                 goals = None if goal is None else goal[rows]
                 found = self._run_once(model, x[rows], y[rows], (loss, goals), subset(generator, rows))
-                worst.offer(rows, found.x_adv, found.value, found.value == torch.inf)
+                worst.offer(rows, found.x_adv, found.value, found.broken)
         return worst.x_adv
 
     def _run_once(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
@@ -12,8 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from xrobust.errors import one_of
+from xrobust.frame import logits_of, untouched
 from xrobust.randomness import Generator, default_generator
 from xrobust.threat import ThreatModel
+
+__all__ = ["Attack", "logits_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,9 @@ class Attack(ABC):
         if self.mode not in ("eval", "train"):
             raise one_of(f"{type(self).__name__}.mode", self.mode, ["eval", "train"])
 
-    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, *, generator: Generator | None = None) -> Tensor:
+    def __call__(
+        self, model: nn.Module, x: Tensor, y: Tensor, *, generator: Generator | None = None
+    ) -> Tensor:
         """Adversarial examples for a batch.
 
         Args:
@@ -54,13 +57,7 @@ class Attack(ABC):
         Works under `no_grad` and `inference_mode`. Module modes, batch-norm statistics, `requires_grad` flags,
         `.grad` and the global random state are afterwards as before.
         """
-        with ExitStack() as stack:
-            stack.enter_context(torch.inference_mode(False))
-            stack.enter_context(torch.enable_grad())
-            if not self.autocast:
-                stack.enter_context(torch.autocast(x.device.type, enabled=False))
-            stack.enter_context(_in_mode(model, self.mode == "train", x.device))
-            stack.enter_context(_without_parameter_gradients(model))
+        with untouched(model, x, train_mode=self.mode == "train", autocast=self.autocast):
             # A clone, because tensors made in inference mode cannot be recorded by autograd.
             x = x.detach().clone() if x.dtype == torch.float64 else x.detach().float().clone()
             generator = default_generator(x.device) if generator is None else generator
@@ -100,44 +97,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value if isinstance(value, bool | int | float | None) else str(value)
-
-
-def logits_of(model: nn.Module, x: Tensor) -> Tensor:
-    """The model's logits in the precision of x, whatever the precision of the weights."""
-    weight = next((p for p in model.parameters() if p.is_floating_point()), x)
-    return model(x.to(weight.dtype)).to(x.dtype)
-
-
-@contextmanager
-def _in_mode(model: nn.Module, train: bool, device: torch.device) -> Iterator[None]:
-    """Every submodule in one mode; on leaving, each in the mode it had, and no trace of training-mode forwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    with ExitStack() as stack:
-        if train:
-            stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
-            buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-        model.train(train)
-        try:
-            yield
-        finally:
-            for module, training in modes:
-                module.training = training
-            if train:
-                for buffer, before in buffers:
-                    buffer.data.copy_(before)
-
-
-@contextmanager
-def _without_parameter_gradients(model: nn.Module) -> Iterator[None]:
-    """Gradients with respect to the input only, which spares autograd a third of the backward pass."""
-    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in wanted:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in wanted:
-            parameter.requires_grad_(True)
 
 
 def _check_finite(x_adv: Tensor, attack: Attack) -> None:

@@ -8,10 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from xrobust.attacks.base import logits_of
 from xrobust.attacks.minimum_norm import Nearest, TargetableMinimumNorm
 from xrobust.attacks.standing import PerSample, require_at_least
 from xrobust.errors import UserError
+from xrobust.frame import logits_of
 from xrobust.randomness import Generator
 
 

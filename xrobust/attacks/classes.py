@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from xrobust.attacks.base import logits_of
 from xrobust.attacks.hyperplane import dual_norm
 from xrobust.attacks.standing import choose
+from xrobust.frame import logits_of
 
 
 def likeliest_others(logits: Tensor, y: Tensor) -> Tensor:

@@ -8,12 +8,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from xrobust.attacks.base import logits_of
 from xrobust.attacks.fmn import half_cosine
 from xrobust.attacks.losses import cross_entropy
 from xrobust.attacks.minimum_norm import Nearest, TargetableMinimumNorm
 from xrobust.attacks.standing import PerSample, require_at_least
 from xrobust.errors import UserError
+from xrobust.frame import logits_of
 from xrobust.randomness import Generator
 from xrobust.threat import per_sample
 

@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from xrobust.attacks.base import logits_of
 from xrobust.attacks.classes import likeliest_others, nearest_boundary
-from xrobust.attacks.hyperplane import step_to_hyperplane
+from xrobust.attacks.hyperplane import dual_norm
 from xrobust.attacks.minimum_norm import MinimumNorm, Nearest
 from xrobust.attacks.standing import PerSample, require_at_least
+from xrobust.frame import logits_of
 from xrobust.randomness import Generator
+from xrobust.threat import per_sample
+
+# Added to each step, as in the authors' code: without it, clipped steps close in on the boundary and never cross it.
+NUDGE = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeepFool(MinimumNorm):
     """Steps to the nearest linearised boundary until one is crossed (Moosavi-Dezfooli et al. 2016).
 
-    r ← r + argmin ‖δ‖_p with δ on the linearised boundary, x_t = clip(x + (1 + overshoot) r). The steps respect the
-    pixel box, which the paper leaves out.
+    With z_k − z_y linearised at x_t for the class k of the nearest boundary, and w its gradient:
+    r ← r + |z_k − z_y| / ‖w‖_q · ascent(w), x_t = clip(x + (1 + overshoot) r). Linf and L2.
 
     Args:
         steps: iterations, ≥ 1.
         overshoot: η ≥ 0, by which the sum of the steps is stretched.
         candidates: how many of the likeliest other classes are looked at, ≥ 1; each costs a backward pass a step.
     """
+
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2")
 
     steps: int = 50
     overshoot: float = 0.02
@@ -44,9 +51,8 @@ class DeepFool(MinimumNorm):
             if not len(walk.rows):
                 break
             residual, normal = nearest_boundary(self.threat.norm, model, walk.x_t, walk.y, walk.classes)
-            walk.total = walk.total + step_to_hyperplane(
-                self.threat.norm, walk.x_t, normal, residual, self.threat.clip
-            )
+            distance = residual.abs() / dual_norm(self.threat.norm, normal).clamp(min=1e-12) + NUDGE
+            walk.total = walk.total + per_sample(distance, normal) * self.threat.ascent(normal)
             walk.x_t = (walk.x + (1 + self.overshoot) * walk.total).clamp(*self.threat.clip)
             with torch.no_grad():
                 adversarial = self.is_adversarial(logits_of(model, walk.x_t), walk.y)

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from xrobust.attacks.base import logits_of
 from xrobust.attacks.classes import likeliest_others, nearest_boundary
 from xrobust.attacks.hyperplane import step_to_hyperplane
 from xrobust.attacks.losses import margin
 from xrobust.attacks.minimum_norm import MinimumNorm, Nearest
 from xrobust.attacks.standing import PerSample, choose, require_at_least
 from xrobust.errors import UserError
+from xrobust.frame import logits_of
 from xrobust.randomness import Generator, subset
 from xrobust.threat import per_sample
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from xrobust.attacks.base import logits_of
 from xrobust.attacks.hyperplane import dual_norm
 from xrobust.attacks.minimum_norm import Nearest, TargetableMinimumNorm
 from xrobust.attacks.standing import PerSample, require_at_least
 from xrobust.errors import UserError
+from xrobust.frame import logits_of
 from xrobust.randomness import Generator
 from xrobust.threat import ThreatModel, per_sample
 

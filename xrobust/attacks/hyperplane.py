@@ -7,8 +7,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from xrobust.threat import per_sample
-
 _TINY = 1e-30
 
 

@@ -9,11 +9,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from xrobust.attacks.base import Attack, logits_of
+from xrobust.attacks.base import Attack
 from xrobust.attacks.losses import margin
-from xrobust.attacks.standing import fresh_logits
+from xrobust.attacks.standing import choose, fresh_logits
 from xrobust.errors import one_of
-from xrobust.randomness import Generator
+from xrobust.frame import logits_of, untouched
+from xrobust.randomness import Generator, default_generator
 from xrobust.threat import ThreatModel
 
 
@@ -27,9 +28,10 @@ class Nearest:
     def offer(self, rows: Tensor, points: Tensor, adversarial: Tensor) -> None:
         """Consider a point for each of the samples `rows`, where it is adversarial (n,)."""
         distance = self.threat.distance(points, self.x[rows])
-        nearer = adversarial & (distance < self.distance[rows])
-        self.x_adv[rows[nearer]] = points[nearer]
-        self.distance[rows[nearer]] = distance[nearer]
+        least = self.distance[rows]
+        nearer = adversarial & (distance < least)
+        self.x_adv[rows] = choose(nearer, points, self.x_adv[rows])
+        self.distance[rows] = torch.where(nearer, distance, least)
 
     def beyond(self, radius: float) -> Tensor:
         """The positions of the samples without an adversarial example within the radius."""
@@ -79,22 +81,12 @@ class MinimumNorm(Attack):
             x_min of x's shape, and ‖x_min − x‖_p as (N,) in float64: 0 where x itself is adversarial, inf where the
             model, asked once more, does not call x_min adversarial (none was found).
         """
-        low, high = (torch.full_like(x[:1], bound, dtype=torch.float64) for bound in self.threat.clip)
-        everywhere = self.threat.with_eps(float(self.threat.distance(low, high)))
-        search = _Unbounded(threat=everywhere, mode=self.mode, autocast=self.autocast, attack=self)
-        x_min = search(model, x, y, generator=generator)
-        distance = self.threat.distance(x_min, x)
-        return x_min, distance.where(self.is_adversarial(fresh_logits(model, x_min), y), torch.inf)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Unbounded(Attack):
-    """A minimum-norm attack in a ball that holds the whole box, so that only smaller is better."""
-
-    attack: MinimumNorm
-
-    def run(self, model: nn.Module, x: Tensor, y: Tensor, generator: Generator) -> Tensor:
-        return self.attack.search(model, x, y, generator, enough=0.0).x_adv
+        with untouched(model, x, train_mode=self.mode == "train", autocast=self.autocast):
+            x = x.detach().clone() if x.dtype == torch.float64 else x.detach().float().clone()
+            generator = default_generator(x.device) if generator is None else generator
+            nearest = self.search(model, x, y.clone(), generator, enough=0.0)
+        adversarial = self.is_adversarial(fresh_logits(model, nearest.x_adv), y)
+        return nearest.x_adv, nearest.distance.where(adversarial, torch.inf)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from xrobust.attacks.base import Attack, logits_of
+from xrobust.attacks.base import Attack
 from xrobust.attacks.losses import cross_entropy
 from xrobust.attacks.standing import Worst, require_at_least
+from xrobust.frame import logits_of
 from xrobust.randomness import Generator, normal_like, subset
 from xrobust.threat import per_sample
 

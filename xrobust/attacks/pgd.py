@@ -48,9 +48,13 @@ class PGD(Attack):
             if getattr(self, field) < least:
                 raise UserError(f"{name}.{field} must be at least {least}, got {getattr(self, field)}")
         if self.restarts > 1 and not self.random_start:
-            raise UserError(f"{name}.restarts={self.restarts} needs random_start=true: the restarts would be equal")
+            raise UserError(
+                f"{name}.restarts={self.restarts} needs random_start=true: the restarts would be equal"
+            )
         if self.restarts > 1 and self.keep == "last":
-            raise UserError(f"{name}.restarts={self.restarts} needs keep=worst: the last restart is not the worst")
+            raise UserError(
+                f"{name}.restarts={self.restarts} needs keep=worst: the last restart is not the worst"
+            )
         if self.keep not in ("last", "worst"):
             raise UserError(f"{name}.keep must be 'last' or 'worst', got {self.keep!r}")
         if self.step_size is not None and exact_fraction(self.step_size, f"{name}.step_size") <= 0:
@@ -75,7 +79,9 @@ class PGD(Attack):
     def _start(self, x: Tensor, generator: Generator) -> Tensor:
         return self.threat.random_start(x, generator) if self.random_start else x
 
-    def _step(self, x_t: Tensor, x: Tensor, gradient: Tensor, velocity: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def _step(
+        self, x_t: Tensor, x: Tensor, gradient: Tensor, velocity: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
         """One ascent step and projection; the velocity is only carried with momentum."""
         if self.momentum:
             scale = gradient.flatten(1).abs().sum(1)
@@ -95,13 +101,22 @@ class PGD(Attack):
         return x_t
 
     def _search(
-        self, model: nn.Module, x: Tensor, y: Tensor, generator: Generator, loss: AttackLoss, reference: Tensor | None
+        self,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        generator: Generator,
+        loss: AttackLoss,
+        reference: Tensor | None,
     ) -> Tensor:
         """All restarts, keeping the worst iterate of each sample and dropping the samples that are wrong."""
         worst, worst_loss = x.clone(), torch.full((len(x),), -torch.inf, device=x.device, dtype=x.dtype)
         standing = torch.arange(len(x), device=x.device)
         for _ in range(self.restarts):
-            x_t, velocity = self._start(x, generator)[standing], None  # drawn for all: streams do not depend on who stands
+            x_t, velocity = (
+                self._start(x, generator)[standing],
+                None,
+            )  # drawn for all: streams do not depend on who stands
             for step in range(self.steps + 1):
                 x_in = x_t.detach().requires_grad_()
                 logits = logits_of(model, x_in)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from xrobust.attacks.base import Attack, logits_of
+from xrobust.attacks.base import Attack
 from xrobust.attacks.losses import cross_entropy
 from xrobust.errors import UserError
+from xrobust.frame import logits_of
 from xrobust.randomness import Generator, normal_like
 
 

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from xrobust.attacks.base import Attack, logits_of
+from xrobust.attacks.base import Attack
 from xrobust.attacks.losses import LOSSES, WITH_REFERENCE, loss_named
 from xrobust.attacks.square_moves import BumpMoves, Moves, StripeMoves
 from xrobust.attacks.standing import PerSample, choose, require_at_least
 from xrobust.errors import UserError, one_of
+from xrobust.frame import logits_of
 from xrobust.randomness import Generator, subset, uniform_like
 
 # The share of the pixels in a square halves after each of these queries of a budget of 10,000.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from xrobust.attacks.base import Attack, _in_mode, logits_of
+from xrobust.attacks.base import Attack
 from xrobust.errors import UserError
+from xrobust.frame import logits_of, untouched
 from xrobust.threat import per_sample
 
 
@@ -22,10 +23,9 @@ def require_at_least(attack: Attack, **least: float) -> None:
             raise UserError(f"{type(attack).__name__}.{field} must be at least {bound}, got {value}")
 
 
-@torch.no_grad()
 def fresh_logits(model: nn.Module, x: Tensor) -> Tensor:
     """What the model says of x when nobody attacks it: evaluation mode, its own precision, (N, K)."""
-    with _in_mode(model, False, x.device), torch.autocast(x.device.type, enabled=False):
+    with untouched(model, x), torch.no_grad():
         return logits_of(model, x)
 
 
@@ -39,30 +39,38 @@ class PerSample:
 
     def keep(self, left: Tensor) -> None:
         """Drop the rows of the samples outside the mask (N,)."""
-        for name, value in vars(self).items():
-            if isinstance(value, Tensor):
-                setattr(self, name, value[left])
+        rows = left.nonzero().flatten()
+        if len(rows) < len(left):
+            for name, value in vars(self).items():
+                if isinstance(value, Tensor):
+                    setattr(self, name, value[rows])
 
 
 class Worst:
-    """For each sample, the point of largest value offered so far; a point that the model gets wrong is final."""
+    """For each sample, the point of largest value offered so far; one that the model gets wrong is final."""
 
     def __init__(self, x: Tensor):
         self.x_adv = x.clone()
         self.value = torch.full((len(x),), -torch.inf, device=x.device)
 
     def finish(self, wrong: Tensor) -> None:
-        """Take the images themselves for the samples in the mask (N,), which the model gets wrong unperturbed."""
-        self.value[wrong] = torch.inf
+        """Take the images themselves for the samples in the mask (N,), which are wrong unperturbed."""
+        self.value = self.value.masked_fill(wrong, torch.inf)
 
     def offer(self, rows: Tensor, points: Tensor, values: Tensor, wrong: Tensor) -> None:
-        """Consider a point for each of the samples `rows`: its value (n,) and whether the model gets it wrong (n,)."""
+        """Consider a point for each of the samples `rows`: its value, and whether the model gets it wrong (n,)."""
         values = values.detach().to(self.value.dtype).masked_fill(wrong, torch.inf)
-        better = values > self.value[rows]
-        self.x_adv[rows[better]] = points[better]
-        self.value[rows[better]] = values[better]
+        best = self.value[rows]
+        better = values > best
+        self.x_adv[rows] = choose(better, points, self.x_adv[rows])
+        self.value[rows] = torch.where(better, values, best)
+
+    @property
+    def broken(self) -> Tensor:
+        """The samples for which a wrong point has been offered: (N,) bool."""
+        return self.value == torch.inf
 
     @property
     def standing(self) -> Tensor:
-        """The positions of the samples for which no wrong point has been offered."""
-        return (self.value < torch.inf).nonzero().flatten()
+        """The positions of the others."""
+        return (~self.broken).nonzero().flatten()

@@ -57,6 +57,9 @@ class WorstOf(Attack):
             self, threat=threat, attacks={name: a.with_eps(eps) for name, a in self.attacks.items()}
         )
 
+    def __str__(self) -> str:
+        return f"WorstOf ({self.threat}: {', '.join(self.attacks)})"
+
     def run(self, model: nn.Module, x: Tensor, y: Tensor, generator: Generator) -> Tensor:
         *_, last = self.stages(model, x, y, generator)
         return last.x_adv
@@ -82,4 +85,4 @@ class WorstOf(Attack):
                 )
                 logits = fresh_logits(model, points)
                 worst.offer(rows, points, margin(logits, y[rows]), logits.argmax(1) != y[rows])
-            yield Stage(name, worst.x_adv.clone(), worst.value < torch.inf)
+            yield Stage(name, worst.x_adv.clone(), ~worst.broken)

@@ -2,7 +2,6 @@
 
 from xrobust.attributions.base import Attribution, input_gradient
 from xrobust.attributions.baselines import Constant, FixedImages, GaussianBlur, ImageMean
-from xrobust.attributions.frame import explaining, logits_of
 from xrobust.attributions.gradient import Gradient
 from xrobust.attributions.input_x_gradient import InputXGradient
 from xrobust.attributions.integrated_gradients import IntegratedGradients
@@ -18,7 +17,5 @@ __all__ = [
     "InputXGradient",
     "IntegratedGradients",
     "SmoothGrad",
-    "explaining",
     "input_gradient",
-    "logits_of",
 ]

@@ -11,8 +11,8 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from xrobust.attributions.frame import explaining, logits_of
-from xrobust.errors import UserError
+from xrobust.errors import UserError, at_least
+from xrobust.frame import logits_of, untouched
 from xrobust.randomness import Generator
 
 Score = Callable[[Tensor], Tensor]
@@ -33,7 +33,7 @@ class Attribution(ABC):
     batch_size: int = 256
 
     def __post_init__(self) -> None:
-        self._check_at_least(1, "batch_size")
+        at_least(type(self).__name__, 1, batch_size=self.batch_size)
 
     @final
     def __call__(
@@ -66,7 +66,7 @@ class Attribution(ABC):
         The model is explained in eval mode, without autocast, also under `no_grad` and `inference_mode`.
         Module modes, `requires_grad` flags, `.grad` and the global random state are afterwards as before.
         """
-        with explaining(model, x, parameter_gradients=create_graph):
+        with untouched(model, x, parameter_gradients=create_graph):
             if not create_graph:
                 x = x.detach()
             if x.is_inference():
@@ -92,13 +92,6 @@ class Attribution(ABC):
     def passes(self, versions: int, count: int) -> list[slice]:
         """Slices of range(versions), each of as many versions of `count` images as fit in a batch."""
         return slices(versions, max(1, self.batch_size // max(1, count)))
-
-    def _check_at_least(self, least: float, *fields: str) -> None:
-        for field in fields:
-            if not getattr(self, field) >= least:
-                raise UserError(
-                    f"{type(self).__name__}.{field} must be at least {least}, got {getattr(self, field)}"
-                )
 
 
 def input_gradient(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from xrobust.attributions.base import Attribution, Score
 from xrobust.attributions.baselines import Baseline, Constant
-from xrobust.errors import one_of
+from xrobust.errors import at_least, one_of
 from xrobust.randomness import Generator
 
 
@@ -54,7 +54,7 @@ class IntegratedGradients(Attribution):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_at_least(1, "steps")
+        at_least("IntegratedGradients", 1, steps=self.steps)
         if self.rule not in RULES:
             raise one_of("IntegratedGradients.rule", self.rule, list(RULES))
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from xrobust.attributions.base import Attribution, Score
+from xrobust.errors import at_least
 from xrobust.randomness import Generator, SampleStreams, normal_like
 
 
@@ -27,8 +28,8 @@ class SmoothGrad(Attribution):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_at_least(0, "sigma")
-        self._check_at_least(1, "samples")
+        at_least("SmoothGrad", 0.0, sigma=self.sigma)
+        at_least("SmoothGrad", 1, samples=self.samples)
 
     def attribute(
         self, model: nn.Module, x: Tensor, score: Score, create_graph: bool, generator: Generator | None

@@ -23,7 +23,7 @@ HYDRA_KEYS = frozenset({"_target_", "_partial_", "_recursive_", "_convert_", "_a
 
 
 def did_you_mean(word: str, known: Collection[str]) -> str:
-    """", did you mean 'steps'?", or nothing when no known word is near."""
+    """ ", did you mean 'steps'?", or nothing when no known word is near."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f", did you mean {near[0]!r}?" if near else ""
 
@@ -61,7 +61,7 @@ def parameters_of(target: Any) -> tuple[dict[str, inspect.Parameter], bool]:
     """
     chain = [target]
     if inspect.isclass(target):
-        chain = [base.__init__ for base in target.__mro__ if "__init__" in vars(base)]
+        chain = [vars(base)["__init__"] for base in target.__mro__ if "__init__" in vars(base)]
     named: dict[str, inspect.Parameter] = {}
     for function in chain:
         parameters = inspect.signature(function).parameters

@@ -99,7 +99,7 @@ def _compose_defaults(conf: Path, config_name: str) -> DictConfig:
 def _dotted_keys(node: Any, prefix: str = "") -> Iterator[str]:
     """The dotted path of every key, without resolving anything."""
     if isinstance(node, DictConfig):
-        for key in node:
+        for key in map(str, node):
             yield f"{prefix}{key}"
             child = None if OmegaConf.is_missing(node, key) else node._get_node(key)
             yield from _dotted_keys(child, f"{prefix}{key}.")

@@ -68,9 +68,7 @@ def read_npz(path: Path, channels: int) -> Arrays:
     return make_arrays(str(path), channels, train, test)
 
 
-def _tensors(
-    source: str, part: str, channels: int, images: np.ndarray, labels: np.ndarray
-) -> tuple[Tensor, Tensor]:
+def _tensors(source: str, part: str, channels: int, images: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
     x, y = _images(images, channels, f"{source}: x_{part}"), _labels(labels, f"{source}: y_{part}")
     if len(x) != len(y):
         raise UserError(f"{source}: x_{part} has {len(x)} images but y_{part} has {len(y)} labels")

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xrobust.data.checks import at_least
-from xrobust.errors import one_of
+from xrobust.errors import at_least, one_of
 
 CROP_MODES = ("zeros", "edge")
 
@@ -60,7 +59,7 @@ class Augmentation:
     flip: bool = False
 
     def __post_init__(self) -> None:
-        at_least(0, crop_padding=self.crop_padding)
+        at_least("data", 0, crop_padding=self.crop_padding)
         if self.crop_mode not in CROP_MODES:
             raise one_of("data.crop_mode", self.crop_mode, CROP_MODES)
 

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from xrobust.data.arrays import Arrays
 from xrobust.data.augment import Augmentation
-from xrobust.data.checks import at_least
 from xrobust.data.loader import EvaluationLoader, TrainingLoader, to_unit
 from xrobust.data.split import balanced_choice, stratified_split
-from xrobust.errors import UserError
+from xrobust.errors import UserError, at_least
 
 
 @dataclass(kw_only=True, eq=False)
@@ -58,15 +57,16 @@ class ImageDataModule(pl.LightningDataModule):
 
     def __post_init__(self) -> None:
         super().__init__()
-        at_least(2, num_classes=self.num_classes)
+        at_least("data", 2, num_classes=self.num_classes)
         at_least(
+            "data",
             1,
             channels=self.channels,
             image_size=self.image_size,
             batch_size=self.batch_size,
             eval_batch_size=self.eval_batch_size,
         )
-        at_least(0, split_seed=self.split_seed, seed=self.seed)
+        at_least("data", 0, split_seed=self.split_seed, seed=self.seed)
         if not isinstance(self.validation_fraction, int | float) or not 0 < self.validation_fraction < 1:
             raise UserError(
                 f"data.validation_fraction={self.validation_fraction!r} must be above 0 and below 1: "
@@ -81,9 +81,7 @@ class ImageDataModule(pl.LightningDataModule):
                 raise UserError(f"data.{name}={list(values)} must have {length} entries")
         self.augmentation = Augmentation(self.crop_padding, self.crop_mode, self.flip)
         if self.crop_padding >= self.image_size:
-            raise UserError(
-                f"data.crop_padding={self.crop_padding} must be below data.image_size={self.image_size}"
-            )
+            raise UserError(f"data.crop_padding={self.crop_padding} must be below data.image_size={self.image_size}")
 
     @abstractmethod
     def load(self) -> Arrays:
@@ -119,9 +117,7 @@ class ImageDataModule(pl.LightningDataModule):
         )
 
     def val_dataloader(self) -> EvaluationLoader:
-        return EvaluationLoader(
-            *self._part("validation"), batch_size=self.eval_batch_size, **self._placement()
-        )
+        return EvaluationLoader(*self._part("validation"), batch_size=self.eval_batch_size, **self._placement())
 
     def test_dataloader(self) -> EvaluationLoader:
         return EvaluationLoader(*self._part("test"), batch_size=self.eval_batch_size, **self._placement())
@@ -138,9 +134,7 @@ class ImageDataModule(pl.LightningDataModule):
         """
         images, labels = self._part("validation")
         if not 1 <= n <= len(labels):
-            raise UserError(
-                f"a probe set must have between 1 and {len(labels)} images (the validation set), got {n}"
-            )
+            raise UserError(f"a probe set must have between 1 and {len(labels)} images (the validation set), got {n}")
         index = balanced_choice(labels, n, seed)
         return to_unit(images[index]), labels[index], index
 
@@ -184,6 +178,4 @@ class ImageDataModule(pl.LightningDataModule):
                 )
         present = len(arrays.y_train.unique())
         if present != self.num_classes:
-            raise UserError(
-                f"data.num_classes={self.num_classes}, but {name} has training images of {present} classes"
-            )
+            raise UserError(f"data.num_classes={self.num_classes}, but {name} has training images of {present} classes")

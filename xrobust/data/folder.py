@@ -70,7 +70,5 @@ class FolderImages(ImageDataModule):
 
 def _subfolders(folder: Path) -> list[str]:
     if not folder.is_dir():
-        raise UserError(
-            f"data.root must hold train and test, each with one folder for each class; {folder} is missing"
-        )
+        raise UserError(f"data.root must hold train and test, each with one folder for each class; {folder} is missing")
     return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))

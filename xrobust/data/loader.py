@@ -117,9 +117,7 @@ class TrainingLoader(TensorLoader):
         rank: int = 0,
         world_size: int = 1,
     ):
-        super().__init__(
-            images, labels, batch_size=batch_size, device=device, rank=rank, world_size=world_size
-        )
+        super().__init__(images, labels, batch_size=batch_size, device=device, rank=rank, world_size=world_size)
         self.augmentation = augmentation or Augmentation()
         self.seed = seed
         self.epoch = 0

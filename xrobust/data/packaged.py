@@ -23,9 +23,7 @@ def packaged_table(package: str, project: str, file: str) -> np.ndarray:
     places = [Path(place) / file for place in (spec.submodule_search_locations or [])] if spec else []
     path = next((place for place in places if place.is_file()), None)
     if path is None:
-        raise UserError(
-            f"these images come with the package {project}, which lacks {file} here: pip install {project}"
-        )
+        raise UserError(f"these images come with the package {project}, which lacks {file} here: pip install {project}")
     import pandas
 
     return pandas.read_csv(path, header=None).to_numpy()

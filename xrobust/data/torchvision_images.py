@@ -62,9 +62,7 @@ class TorchvisionImages(ImageDataModule):
                 f"set data.download=true, or put {npz} (x_train, y_train, x_test, y_test) there"
             ) from error
         except (TypeError, ValueError) as error:
-            raise UserError(
-                f"data.dataset={self.dataset!r} does not work here, use data=arrays: {error}"
-            ) from error
+            raise UserError(f"data.dataset={self.dataset!r} does not work here, use data=arrays: {error}") from error
         return _images_and_labels(part, self.dataset)
 
     def _fetch(self, kind: type, choice: dict) -> None:

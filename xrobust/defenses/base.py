@@ -86,7 +86,8 @@ class RobustClassifier(pl.LightningModule, ABC):
         return loss.value
 
     def on_train_epoch_end(self) -> None:
-        for name, metric in self.train_metrics.items():
+        for name in self.train_metrics:
+            metric: Any = self.train_metrics[name]
             self.log(f"train/{name}", metric, prog_bar=name == "loss", metric_attribute=f"train_metrics.{name}")
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:

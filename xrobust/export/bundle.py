@@ -1,8 +1,8 @@
 """Bundles: a model as a folder of weights, description and card.
 
-    model.safetensors   the weights
-    config.json         architecture, classes, threat model, results with their protocol, versions, hash
-    README.md           the model card
+model.safetensors   the weights
+config.json         architecture, classes, threat model, results with their protocol, versions, hash
+README.md           the model card
 """
 
 from __future__ import annotations
@@ -69,7 +69,11 @@ def save_bundle(
             "threat": training.get("threat"),
             "training": training,
             "results": [result.as_dict() for result in results],
-            "versions": {"xrobust": xrobust.__version__, "torch": torch.__version__, "python": platform.python_version()},
+            "versions": {
+                "xrobust": xrobust.__version__,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
             "sha256": _sha256(beside / "model.safetensors"),
         }
         (beside / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -93,7 +97,10 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> nn.Module:
     path = Path(path)
     if path.is_dir():
         config = read_config(path)
-        architecture, state = config["architecture"], _read_weights(path / "model.safetensors", config["sha256"])
+        architecture, state = (
+            config["architecture"],
+            _read_weights(path / "model.safetensors", config["sha256"]),
+        )
     elif path.is_file():
         architecture, state = _read_checkpoint(path)
     else:

@@ -38,7 +38,7 @@ Accuracy under an attack is an upper bound of the true robust accuracy: a strong
 import xrobust
 
 model = xrobust.load("path/to/this/folder")  # a plain torch.nn.Module in eval mode
-logits = model(images)  # (N, {architecture.get("in_channels")}, {architecture.get("image_size")}, {architecture.get("image_size")}), pixels in [0, 1]
+logits = model(images)  # {_shape(architecture)}, pixels in [0, 1]
 ```
 
 Normalisation is inside the model. Loading runs no code from this folder and checks the weights' SHA-256.
@@ -49,3 +49,8 @@ For research on robustness and explanations. Robustness was measured for the thr
 norms, larger radii, and changes such as rotation, blur or another camera are not covered. The model has learnt
 from one data set and knows nothing about inputs that are unlike it.
 """
+
+
+def _shape(architecture: dict[str, Any]) -> str:
+    size = architecture.get("image_size", "H")
+    return f"(N, {architecture.get('in_channels', 'C')}, {size}, {size})"

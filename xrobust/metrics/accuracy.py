@@ -53,9 +53,7 @@ class Accuracy(Metric):
     def update(self, correct: Tensor) -> None:
         """Add a batch: (N,) bool, whether each sample is correct."""
         if correct.dtype != torch.bool or correct.dim() != 1:
-            raise UserError(
-                f"correct must be bool of shape (N,), got {correct.dtype} of shape {tuple(correct.shape)}"
-            )
+            raise UserError(f"correct must be bool of shape (N,), got {correct.dtype} of shape {tuple(correct.shape)}")
         # Out of place: a state that was reset in inference mode cannot be changed in place outside it.
         self.correct = self.correct + correct.sum()
         self.total = self.total + len(correct)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from xrobust.attributions import explaining, logits_of
+from xrobust.frame import logits_of, untouched
 from xrobust.metrics.base import ExplanationMetric
 from xrobust.metrics.probe import Probe
 
@@ -17,7 +17,7 @@ def linearised_robustness(model: nn.Module, x: Tensor) -> Tensor:
     boundary of a linear model. ∞ if the gradients of all classes agree (or there is only one class); NaN if
     those of two tied classes do. K backward passes through one forward pass.
     """
-    with explaining(model, x):
+    with untouched(model, x):
         x = x.detach().clone().requires_grad_()
         logits = logits_of(model, x)
         values, predicted = logits.detach().double(), logits.argmax(1)
@@ -29,9 +29,7 @@ def linearised_robustness(model: nn.Module, x: Tensor) -> Tensor:
         own_gradient = gradient(logits.gather(1, predicted[:, None]))
         nearest = torch.full_like(own_value, torch.inf)
         for rival in range(logits.shape[1]):
-            distance = (own_value - values[:, rival]) / (own_gradient - gradient(logits[:, rival])).norm(
-                dim=1
-            )
+            distance = (own_value - values[:, rival]) / (own_gradient - gradient(logits[:, rival])).norm(dim=1)
             nearest = torch.minimum(nearest, distance.where(predicted != rival, torch.inf))
         return nearest
 

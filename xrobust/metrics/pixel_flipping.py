@@ -53,9 +53,7 @@ class PixelFlipping(ExplanationMetric):
         ranks = flip_ranks(importance).view(len(probe), 1, *probe.x.shape[-2:])
         start, end = self.ends(probe.x)
         counts = [round(step * pixels / self.steps) for step in range(self.steps + 1)]
-        curve = torch.stack(
-            [self._label_probability(probe, torch.where(ranks < n, end, start)) for n in counts], 1
-        )
+        curve = torch.stack([self._label_probability(probe, torch.where(ranks < n, end, start)) for n in counts], 1)
         shares = torch.tensor(counts, dtype=torch.float64, device=curve.device) / pixels
         ranked = importance.any(1) & importance.isfinite().all(1)
         return torch.trapezoid(curve, shares, dim=1).where(ranked, float("nan"))

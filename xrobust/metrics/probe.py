@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xrobust.attacks import Attack
-from xrobust.attributions import Attribution, Gradient, explaining, logits_of
+from xrobust.attributions import Attribution, Gradient
 from xrobust.attributions.base import slices
 from xrobust.errors import UserError
+from xrobust.frame import logits_of, untouched
 from xrobust.randomness import SampleStreams, mix
 from xrobust.threat import ThreatModel
 
@@ -79,9 +80,7 @@ class Probe:
         if self.batch_size < 1:
             raise UserError(f"Probe.batch_size must be at least 1, got {self.batch_size}")
         if self.attack is not None and self.attack.threat != self.threat:
-            raise UserError(
-                f"the probe compares at equal ε: its attack has {self.attack.threat}, it has {self.threat}"
-            )
+            raise UserError(f"the probe compares at equal ε: its attack has {self.attack.threat}, it has {self.threat}")
         x = self.x.detach()
         object.__setattr__(self, "x", x if x.dtype == torch.float64 else x.float())
 
@@ -129,9 +128,7 @@ class Probe:
         attack, streams = self.attack, self.streams("attack")
         if attack is None:
             raise UserError("a metric asks for adversarial examples, but the probe has no attack")
-        return self.in_batches(
-            lambda rows: attack(self.model, self.x[rows], self.y[rows], generator=streams[rows])
-        )
+        return self.in_batches(lambda rows: attack(self.model, self.x[rows], self.y[rows], generator=streams[rows]))
 
     @_Shared
     def neighbour(self) -> Tensor:
@@ -171,10 +168,8 @@ class Probe:
 
     def logits_at(self, points: Tensor) -> Tensor:
         """f at other points, without gradients: (M, C, H, W) → (M, K)."""
-        with explaining(self.model, points), torch.no_grad():
-            return torch.cat(
-                [logits_of(self.model, points[rows]) for rows in slices(len(points), self.batch_size)]
-            )
+        with untouched(self.model, points), torch.no_grad():
+            return torch.cat([logits_of(self.model, points[rows]) for rows in slices(len(points), self.batch_size)])
 
     def in_batches(self, compute: Callable[[slice], Tensor]) -> Tensor:
         """compute(rows) for consecutive internal batches of the samples, put together again."""

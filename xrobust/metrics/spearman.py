@@ -40,6 +40,4 @@ class SpearmanCorrelation(MapComparison):
     """
 
     def per_sample(self, probe: Probe) -> Tensor:
-        return spearman_correlation(
-            magnitude(probe.map).flatten(1), magnitude(self.other_map(probe)).flatten(1)
-        )
+        return spearman_correlation(magnitude(probe.map).flatten(1), magnitude(self.other_map(probe)).flatten(1))

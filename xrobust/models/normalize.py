@@ -33,9 +33,7 @@ class Normalize(nn.Module):
             raise UserError(f"model.mean and model.std go together, got mean={mean} and std={std}")
         for name, values in (("mean", mean), ("std", std)):
             if values is not None and len(values) != channels:
-                raise UserError(
-                    f"model.{name} must have one number for each of {channels} channels, got {values}"
-                )
+                raise UserError(f"model.{name} must have one number for each of {channels} channels, got {values}")
         if std is not None and not all(value > 0 for value in std):
             raise UserError(f"model.std must be above 0 in every channel, got {std}")
         self.register_buffer("mean", _column(mean))

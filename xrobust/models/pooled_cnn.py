@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from xrobust.errors import at_least
 from xrobust.models.activation import Activation, make_activation
-from xrobust.models.checks import at_least, side_after
 from xrobust.models.normalize import Normalize
+from xrobust.models.shapes import side_after
 
 
 class PooledCNN(nn.Module):
@@ -42,7 +43,7 @@ class PooledCNN(nn.Module):
         activation: Activation = "relu",
     ):
         super().__init__()
-        at_least(1, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
+        at_least("model", 1, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
         first, second = self.widths
         side = side_after(image_size, 2 * [(5, 1, self.padding), (2, 2, 0)])
         self.layers = nn.Sequential(

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from xrobust.errors import UserError
+from xrobust.errors import UserError, at_least
 from xrobust.models.activation import Activation, make_activation
-from xrobust.models.checks import at_least
 from xrobust.models.init import he_normal
 from xrobust.models.normalize import Normalize
 
@@ -68,13 +67,11 @@ class PreActResNet(nn.Module):
         stem: int = 64,
     ):
         super().__init__()
-        at_least(1, num_classes=num_classes, in_channels=in_channels, stem=stem)
-        at_least(1, blocks=min(blocks, default=0), widths=min(widths, default=0))
+        at_least("model", 1, num_classes=num_classes, in_channels=in_channels, stem=stem)
+        at_least("model", 1, blocks=min(blocks, default=0), widths=min(widths, default=0))
         if len(blocks) != len(widths):
-            raise UserError(
-                f"model.blocks={list(blocks)} and model.widths={list(widths)} must have one entry a stage"
-            )
-        at_least(2 ** (len(blocks) - 1), image_size=image_size)
+            raise UserError(f"model.blocks={list(blocks)} and model.widths={list(widths)} must have one entry a stage")
+        at_least("model", 2 ** (len(blocks) - 1), image_size=image_size)
         self.normalize = Normalize(mean, std, in_channels)
         self.stem = nn.Conv2d(in_channels, stem, 3, padding=1, bias=False)
         self.stages = nn.Sequential()
@@ -118,8 +115,8 @@ class WideResNet(PreActResNet):
         depth: int = 28,
         widen: int = 10,
     ):
-        at_least(1, widen=widen)
-        at_least(10, depth=depth)
+        at_least("model", 1, widen=widen)
+        at_least("model", 10, depth=depth)
         if (depth - 4) % 6:
             raise UserError(f"model.depth must be 6n + 4 (10, 16, 22, 28, 34, ...), got {depth}")
         super().__init__(

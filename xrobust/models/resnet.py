@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from xrobust.errors import at_least
 from xrobust.models.activation import Activation, make_activation
-from xrobust.models.checks import at_least
 from xrobust.models.init import he_normal
 from xrobust.models.normalize import Normalize
 
@@ -73,9 +73,14 @@ class ResNet(nn.Module):
     ):
         super().__init__()
         at_least(
-            1, num_classes=num_classes, in_channels=in_channels, width=width, blocks=min(blocks, default=0)
+            "model",
+            1,
+            num_classes=num_classes,
+            in_channels=in_channels,
+            width=width,
+            blocks=min(blocks, default=0),
         )
-        at_least(2 ** (len(blocks) - 1), image_size=image_size)
+        at_least("model", 2 ** (len(blocks) - 1), image_size=image_size)
         self.normalize = Normalize(mean, std, in_channels)
         self.stem = nn.Sequential(
             OrderedDict(

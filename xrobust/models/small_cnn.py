@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from xrobust.errors import at_least
 from xrobust.models.activation import Activation, make_activation
-from xrobust.models.checks import at_least, side_after
 from xrobust.models.normalize import Normalize
+from xrobust.models.shapes import side_after
 
 
 class SmallCNN(nn.Module):
@@ -43,6 +44,7 @@ class SmallCNN(nn.Module):
     ):
         super().__init__()
         at_least(
+            "model",
             1,
             num_classes=num_classes,
             in_channels=in_channels,

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from xrobust.errors import UserError
-from xrobust.models.checks import at_least
+from xrobust.errors import UserError, at_least
 from xrobust.models.wrapped import WrappedModel, unknown_name
 
 
@@ -44,7 +43,7 @@ class TimmModel(WrappedModel):
             import timm
         except ImportError as error:
             raise UserError(f"model.name={name!r} needs timm: pip install timm") from error
-        at_least(1, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
+        at_least("model", 1, num_classes=num_classes, in_channels=in_channels, image_size=image_size)
         if not timm.is_model(name):
             raise unknown_name(name, timm.list_models(), "timm")
         try:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from xrobust.errors import UserError
-from xrobust.models.checks import at_least
+from xrobust.errors import UserError, at_least
 from xrobust.models.wrapped import WrappedModel, unknown_name
 
 
@@ -45,11 +44,9 @@ class TorchvisionModel(WrappedModel):
             from torchvision import models
         except ImportError as error:
             raise UserError(f"model.name={name!r} needs torchvision: pip install torchvision") from error
-        at_least(1, num_classes=num_classes, image_size=image_size)
+        at_least("model", 1, num_classes=num_classes, image_size=image_size)
         if in_channels != 3:
-            raise UserError(
-                f"model.in_channels={in_channels}, but torchvision's networks take 3 channels: use timm"
-            )
+            raise UserError(f"model.in_channels={in_channels}, but torchvision's networks take 3 channels: use timm")
         known = models.list_models(module=models)
         if name not in known:
             raise unknown_name(name, known, "torchvision")
@@ -59,9 +56,7 @@ class TorchvisionModel(WrappedModel):
             given = f"weights={weights}, num_classes={num_classes}, options={dict(options or {})}"
             raise UserError(f"model.name={name!r} cannot be built with {given}: {error}") from error
         if getattr(network, "aux_logits", False):
-            raise UserError(
-                f"model.name={name!r} returns auxiliary logits in training, choose another network"
-            )
+            raise UserError(f"model.name={name!r} returns auxiliary logits in training, choose another network")
         super().__init__(
             network,
             name=name,

@@ -58,11 +58,7 @@ def _check_shapes(network: nn.Module, name: str, images: tuple[int, ...], logits
     try:
         shape = tuple(network(torch.zeros(images)).shape)
     except (RuntimeError, ValueError, AssertionError) as error:
-        raise UserError(
-            f"model.name={name!r} does not accept images of shape {images[1:]}: {error}"
-        ) from error
+        raise UserError(f"model.name={name!r} does not accept images of shape {images[1:]}: {error}") from error
     network.train()
     if shape != logits:
-        raise UserError(
-            f"model.name={name!r} returns {shape[1:]} for an image where {logits[1]} logits are wanted"
-        )
+        raise UserError(f"model.name={name!r} returns {shape[1:]} for an image where {logits[1]} logits are wanted")

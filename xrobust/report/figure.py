@@ -30,7 +30,8 @@ def draw_report(run: Run) -> Figure:
     heights = [3.0, 1.75 * metric_rows, 1.05 * (1 + 2 * len(epochs))]
     figure = Figure(figsize=(12, sum(heights) + 0.6), layout="constrained")
     figure.suptitle(run.title, fontsize=13)
-    top, middle, bottom = figure.subfigures(3, 1, height_ratios=[max(height, 0.1) for height in heights])
+    parts = figure.subfigures(3, 1, squeeze=False, height_ratios=[max(height, 0.1) for height in heights])
+    top, middle, bottom = parts[:, 0]
     _accuracies(top, run)
     if names:
         _metrics(middle, run, names, metric_rows)
@@ -74,7 +75,10 @@ def _maps(figure: SubFigure, run: Run, epochs: list[int]) -> None:
     for axes, image in zip(grid[0], run.panels[epochs[0]]["images"], strict=True):
         show_image(axes, image)
     for i, epoch in enumerate(epochs):
-        for row, key, label in ((1 + 2 * i, method, "clean"), (2 + 2 * i, f"adversarial_{method}", "attacked")):
+        for row, key, label in (
+            (1 + 2 * i, method, "clean"),
+            (2 + 2 * i, f"adversarial_{method}", "attacked"),
+        ):
             for axes, attribution in zip(grid[row], run.panels[epoch][key], strict=True):
                 show_map(axes, attribution)
             grid[row, 0].set_ylabel(f"epoch {epoch}\n{label}", fontsize=8)

@@ -71,7 +71,7 @@ def _table(head: list[str], rows: list[list[str]], numbers: set[int]) -> str:
     body = "".join(
         "<tr>"
         + "".join(
-            f'<td{" class=number" if i in numbers else ""}>{html.escape(cell)}</td>' for i, cell in enumerate(row)
+            f"<td{' class=number' if i in numbers else ''}>{html.escape(cell)}</td>" for i, cell in enumerate(row)
         )
         + "</tr>"
         for row in rows

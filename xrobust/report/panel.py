@@ -41,7 +41,12 @@ def draw_panel(data: Mapping[str, NDArray], title: str) -> Figure:
     for each attribution method `map/<name>` and `adversarial_map/<name>`.
     """
     methods = [name.removeprefix("map/") for name in data if name.startswith("map/")]
-    rows = ["images", *[f"map/{m}" for m in methods], "adversarial", *[f"adversarial_map/{m}" for m in methods]]
+    rows = [
+        "images",
+        *[f"map/{m}" for m in methods],
+        "adversarial",
+        *[f"adversarial_map/{m}" for m in methods],
+    ]
     columns = len(data["images"])
     figure = Figure(figsize=(1.0 * columns + 1.2, 1.12 * len(rows) + 0.5), layout="constrained")
     grid = figure.subplots(len(rows), columns, squeeze=False)
@@ -60,7 +65,7 @@ def save_panel(data: Mapping[str, NDArray], folder: Path, epoch: int) -> Path:
     """Write `epoch_NNN.npz` (the numbers) and `epoch_NNN.png` (the picture); returns the picture's path."""
     folder.mkdir(parents=True, exist_ok=True)
     stem = folder / f"epoch_{epoch:03d}"
-    np.savez_compressed(stem.with_suffix(".npz"), **data)
+    np.savez_compressed(stem.with_suffix(".npz"), **data)  # type: ignore[arg-type]
     draw_panel(data, f"epoch {epoch}").savefig(stem.with_suffix(".png"), dpi=110)
     return stem.with_suffix(".png")
 

@@ -24,7 +24,7 @@ class Change:
 
     @property
     def verdict(self) -> str:
-        """"better", "worse", "unchanged", or "" for metrics without a direction."""
+        """ "better", "worse", "unchanged", or "" for metrics without a direction."""
         if self.higher_is_better is None:
             return ""
         if self.first == self.last:
@@ -57,4 +57,11 @@ def read_run(folder: Path, title: str, results: list[dict[str, Any]]) -> Run:
     """Read metrics.csv, the panels and the metrics' directions of a run folder."""
     file = folder / "explanation_metrics.json"
     directions = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return Run(folder, title, read_history(folder / "metrics.csv"), directions, load_panels(folder / "panels"), results)
+    return Run(
+        folder,
+        title,
+        read_history(folder / "metrics.csv"),
+        directions,
+        load_panels(folder / "panels"),
+        results,
+    )

@@ -1,17 +1,10 @@
-"""Checks of model hyper-parameters."""
+"""How far convolutions and poolings shrink an image."""
 
 from __future__ import annotations
 
 from itertools import count
 
 from xrobust.errors import UserError
-
-
-def at_least(minimum: int, **values: int) -> None:
-    """Raise a `UserError` that names the first of the values that is not an integer ≥ minimum."""
-    for name, value in values.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-            raise UserError(f"model.{name} must be an integer of at least {minimum}, got {value!r}")
 
 
 def side_after(image_size: int, windows: list[tuple[int, int, int]]) -> int:

@@ -1,0 +1,61 @@
+"""The frame in which a model is attacked or explained: evaluation as it should be, and no trace of it afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+@contextmanager
+def untouched(
+    model: nn.Module,
+    x: Tensor,
+    *,
+    train_mode: bool = False,
+    autocast: bool = False,
+    parameter_gradients: bool = False,
+) -> Iterator[None]:
+    """Autograd on, inference mode off, every submodule in one mode; on leaving, everything is as it was.
+
+    Each submodule gets the mode back that it had, each parameter its `requires_grad` flag. In training mode, batch-norm
+    statistics and the random state that dropout draws from are put back, too.
+
+    Args:
+        model: the network.
+        x: the images, for their device.
+        train_mode: training mode inside, instead of evaluation mode.
+        autocast: keep the caller's autocast; otherwise it is off.
+        parameter_gradients: leave the parameters differentiable. Otherwise they are constants inside: `.grad` cannot
+            change, and autograd is spared a third of the backward pass.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    constants = [] if parameter_gradients else [p for p in model.parameters() if p.requires_grad]
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()] if train_mode else []
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        if not autocast:
+            stack.enter_context(torch.autocast(x.device.type, enabled=False))
+        if train_mode:
+            stack.enter_context(torch.random.fork_rng([x.device] if x.device.type == "cuda" else []))
+        try:
+            model.train(train_mode)
+            for parameter in constants:
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            for parameter in constants:
+                parameter.requires_grad_(True)
+            for module, training in modes:
+                module.training = training
+            for buffer, before in buffers:
+                buffer.data.copy_(before)
+
+
+def logits_of(model: nn.Module, x: Tensor) -> Tensor:
+    """f(x) in the precision of x, whatever the precision of the weights: (N, ...) → (N, K)."""
+    weight = next((p for p in model.parameters() if p.is_floating_point()), x)
+    return model(x.to(weight.dtype)).to(x.dtype)
