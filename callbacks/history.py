@@ -26,7 +26,7 @@ class History(Checkpoint):
         self.rows: list[Row] = []
         self._seen: dict[str, Tensor] = {}
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.rows = [row for row in read_history(self.file) if row["epoch"] < trainer.current_epoch]
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -13,17 +13,16 @@ from torch import Tensor, nn
 from xrobust.attacks.apgd_rules import HalvingRule, SparseRule, Walk
 from xrobust.attacks.base import Attack
 from xrobust.attacks.classes import likeliest_others
-from xrobust.attacks.losses import LOSSES, WITH_REFERENCE, AttackLoss, loss_named, targeted_dlr
+from xrobust.attacks.losses import AttackLoss, loss_of_logits, targeted_dlr
 from xrobust.attacks.standing import Worst, require_at_least
-from xrobust.errors import UserError, one_of
+from xrobust.errors import UserError
 from xrobust.frame import logits_of
 from xrobust.randomness import Generator, subset
-from xrobust.threat import ThreatModel
 
 Rule = HalvingRule | SparseRule
 Objective = tuple[AttackLoss, Tensor | None]  # a loss and its third argument, (N,)
 
-# (factor of ε, share of the steps): where the L1 runs of Croce & Hein 2021, "Mind the box", spend their steps.
+# (factor of ε, share of the steps): how Croce & Hein 2021, "Mind the box", spend the steps of an L1 run.
 SHRINKING_RADII = ((3, 0.3), (2, 0.3), (1, 0.4))
 
 
@@ -69,33 +68,29 @@ class _AutoPGD(Attack):
             threat = self.threat.with_eps(factor * self.threat.fraction)
             steps = left if factor == 1 else math.ceil(share * self.steps)
             left -= steps
-            start = None if start is None else threat.project(start, x)
-            rule = self._rule(threat, x, steps, start)
-            x_0 = threat.random_start(x, generator) if start is None else start
+            x_0 = threat.random_start(x, generator) if start is None else threat.project(start, x)
+            rule: Rule = HalvingRule(threat, x, steps, self.rho)
+            if threat.norm == "l1":
+                rule = SparseRule(threat, x, steps, known=None if start is None else x_0)
             found = climb(model, x, y, objective, x_0, rule, steps, leave_when_wrong=factor == 1)
             start = found.x_adv
         return found
 
-    def _rule(self, threat: ThreatModel, x: Tensor, steps: int, start: Tensor | None) -> Rule:
-        if threat.norm == "l1":
-            return SparseRule(threat, x, steps, start)
-        return HalvingRule(threat, x, steps, self.rho)
-
 
 @dataclass(frozen=True, kw_only=True)
 class APGD(_AutoPGD):
-    """Auto-PGD on an untargeted loss (Croce & Hein 2020, 2021): projected ascent that finds its own step size.
+    """Projected ascent of a loss that finds its own step size (Croce & Hein 2020, 2021).
 
-    Linf and L2: z = Π(x_t + η · ascent(g)), x_{t+1} = Π(x_t + ¾(z − x_t) + ¼(x_t − x_{t−1})), where η begins at 2ε
-    and halves when progress stalls. L1: signed steps along the largest entries of the gradient, whose number
-    follows the sparsity of the best perturbation. A sample is left alone once the model gets it wrong; otherwise
-    its point of largest loss is returned.
+    Linf and L2: z = Π(x_t + η · ascent(g)), x_{t+1} = Π(x_t + ¾(z − x_t) + ¼(x_t − x_{t−1})), where η begins
+    at 2ε and halves when progress stalls. L1: signed steps along the largest entries of the gradient, whose
+    number follows the sparsity of the best perturbation. A sample is left alone once the model gets it wrong;
+    otherwise its point of largest loss is returned.
 
     Args:
         steps: iterations of a run, ≥ 1 (≥ 3 with a shrinking radius).
         restarts: runs from independent random starts, ≥ 1.
         rho: the share of the steps between two checkpoints that must raise the loss for η to stay, in (0, 1).
-        shrinking_radius: spend 30% of the steps in the ball of radius 3ε and 30% in 2ε first (published for L1).
+        shrinking_radius: spend 30% of the steps in the ball of radius 3ε, 30% in 2ε first (published for L1).
         loss: a name in `attacks.losses` that needs no reference: "cross_entropy", "margin" or "dlr".
     """
 
@@ -103,13 +98,10 @@ class APGD(_AutoPGD):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if loss_named(self.loss, "APGD.loss") in WITH_REFERENCE:
-            raise one_of(
-                "APGD.loss", self.loss, [name for name in LOSSES if LOSSES[name] not in WITH_REFERENCE]
-            )
+        loss_of_logits(self.loss, "APGD.loss")
 
     def objectives(self, logits: Tensor, y: Tensor) -> Iterator[Objective]:
-        yield loss_named(self.loss, "loss"), None
+        yield loss_of_logits(self.loss, "loss"), None
 
 
 @dataclass(frozen=True, kw_only=True)

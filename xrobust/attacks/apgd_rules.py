@@ -46,10 +46,10 @@ def checkpoints(steps: int) -> list[int]:
 
 
 class HalvingRule(PerSample):
-    """Ascent with momentum; at each checkpoint, samples that stall halve their step and return to their best point.
+    """Ascent with momentum; what stalls at a checkpoint halves its step and returns to its best point.
 
-    A sample stalls if fewer than ρ of its steps since the last checkpoint raised the loss, or if neither its step
-    size nor its best loss has changed since (Croce & Hein 2020, conditions 1 and 2).
+    A sample stalls if fewer than a share ρ of its steps since the last checkpoint raised the loss, or if
+    neither its step size nor its best loss has changed since (Croce & Hein 2020, conditions 1 and 2).
     """
 
     momentum = 0.75
@@ -61,9 +61,8 @@ class HalvingRule(PerSample):
         self.size = x.new_full((len(x),), 2 * threat.radius)
         self.rises = torch.zeros_like(self.size)
         self.best_before = torch.full_like(self.size, -torch.inf)
-        self.halved = torch.ones(
-            len(x), dtype=torch.bool, device=x.device
-        )  # condition 2 needs two checkpoints
+        # True at first, because condition 2 compares two checkpoints.
+        self.halved = torch.ones_like(self.size, dtype=torch.bool)
 
     def adapt(self, walk: Walk, step: int) -> None:
         self.rises += walk.value > walk.value_before
@@ -88,21 +87,21 @@ class HalvingRule(PerSample):
 class SparseRule(PerSample):
     """Signed steps on the largest gradient entries; their number is the best perturbation's support over 1.5.
 
-    Every 4% of the steps: if the support has shrunk by more than 5%, the step size returns to ε and the walk to
-    its best point; otherwise the step size is divided by 1.5, down to ε/10 (Croce & Hein 2021, "Mind the box").
+    Every 4% of the steps: if the support has shrunk by more than 5%, the step size returns to ε and the walk
+    to its best point; otherwise the step size is divided by 1.5, down to ε/10 (Croce & Hein 2021).
     """
 
     initial_share, reduction, period = 0.2, 1.5, 0.04
 
-    def __init__(self, threat: ThreatModel, x: Tensor, steps: int, start: Tensor | None):
+    def __init__(self, threat: ThreatModel, x: Tensor, steps: int, known: Tensor | None):
         self.threat = threat
         self.every = max(int(self.period * steps), 1)
         self.size = x.new_full((len(x),), threat.radius)
-        if start is None:
+        if known is None:  # nothing is known of the sparsity that pays
             self.support = x.new_full((len(x),), x[0].numel())
             self.moved = self.initial_share * self.support
         else:
-            self.support = _support(start, x)
+            self.support = _support(known, x)
             self.moved = self.support / self.reduction
 
     def adapt(self, walk: Walk, step: int) -> None:

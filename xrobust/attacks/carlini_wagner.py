@@ -17,10 +17,10 @@ from xrobust.randomness import Generator
 
 @dataclass(frozen=True, kw_only=True)
 class CarliniWagnerL2(TargetableMinimumNorm):
-    """min_w ‖x' − x‖₂² + c · max(κ − m(x'), 0), x' = ½(tanh w + 1) in the box, by Adam (Carlini & Wagner 2017).
+    """min_w ‖x' − x‖₂² + c · max(κ − m(x'), 0) by Adam, x' = ½(tanh w + 1) (Carlini & Wagner 2017).
 
-    m is the margin by which the prediction is wrong. A search by bisection finds, for each sample, the smallest
-    weight c at which an adversarial example is found.
+    tanh is stretched to the pixel box, and m is the margin by which the prediction is wrong. Bisection finds,
+    for each sample, the smallest weight c that yields an adversarial example.
 
     Args:
         steps: Adam iterations for each c, ≥ 1.
@@ -57,9 +57,8 @@ class CarliniWagnerL2(TargetableMinimumNorm):
             if not len(rows):
                 break
             found = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-            self._descend(
-                model, _Walk(rows, x[rows], y[rows], c[rows], self._to_tanh(x[rows])), nearest, found, enough
-            )
+            walk = _Walk(rows, x[rows], y[rows], c[rows], self._to_tanh(x[rows]))
+            self._descend(model, walk, nearest, found, enough)
             low, high = torch.where(found, low, c), torch.where(found, c, high)
             c = torch.where(high.isfinite(), (low + high) / 2, 10 * c)
         return nearest
@@ -68,13 +67,14 @@ class CarliniWagnerL2(TargetableMinimumNorm):
         """Adam at one c for each sample; marks in `found` (N,) the samples for which it finds an example."""
         every = max(self.steps // 10, 1)
         for step in range(1, self.steps + 1):
+            if not len(walk.rows):
+                break
             w = walk.w.detach().requires_grad_()
             point = self._to_box(w)
             logits = logits_of(model, point)
             progress = self.progress(logits, walk.y)
-            objective = (point - walk.x).flatten(1).square().sum(1) + walk.c * (
-                self.confidence - progress
-            ).clamp(min=0)
+            missing = (self.confidence - progress).clamp(min=0)
+            objective = (point - walk.x).flatten(1).square().sum(1) + walk.c * missing
             (gradient,) = torch.autograd.grad(objective.sum(), w)
             adversarial = self.is_adversarial(logits, walk.y) & (progress.detach() >= self.confidence)
             nearest.offer(walk.rows, point.detach(), adversarial)
@@ -84,10 +84,7 @@ class CarliniWagnerL2(TargetableMinimumNorm):
             if self.abort_early and step % every == 0:
                 left &= objective.detach() <= 0.9999 * walk.objective
                 walk.objective = objective.detach()
-            if not left.all():
-                walk.keep(left)
-                if not len(walk.rows):
-                    return
+            walk.keep(left)
 
     def _to_box(self, w: Tensor) -> Tensor:
         low, high = self.threat.clip

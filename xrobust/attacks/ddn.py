@@ -20,10 +20,10 @@ from xrobust.threat import per_sample
 
 @dataclass(frozen=True, kw_only=True)
 class DDN(TargetableMinimumNorm):
-    """Ascent of the cross entropy on a sphere whose radius is set apart from the direction (Rony et al. 2019).
+    """Ascent of the cross entropy on a sphere whose radius follows a rule of its own (Rony et al. 2019).
 
-    δ ← δ + α g/‖g‖₂; ε ← ε(1 − γ) where x + δ was adversarial, else ε(1 + γ); δ ← ε δ/‖δ‖₂, clipped to the box.
-    α falls from 1 to 0.01 along half a cosine. L2 only.
+    δ ← δ + α g/‖g‖₂; ε ← (1 − γ)ε where x + δ was adversarial, else (1 + γ)ε; δ ← ε δ/‖δ‖₂, clipped to the
+    box. α falls from 1 to 0.01 along half a cosine. L2 only.
 
     Args:
         steps: iterations, ≥ 1; one forward and one backward pass each.

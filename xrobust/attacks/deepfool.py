@@ -16,7 +16,7 @@ from xrobust.frame import logits_of
 from xrobust.randomness import Generator
 from xrobust.threat import per_sample
 
-# Added to each step, as in the authors' code: without it, clipped steps close in on the boundary and never cross it.
+# Added to each step, as in the authors' code: else clipped steps close in on the boundary and never cross it.
 NUDGE = 1e-4
 
 
@@ -30,7 +30,7 @@ class DeepFool(MinimumNorm):
     Args:
         steps: iterations, ≥ 1.
         overshoot: η ≥ 0, by which the sum of the steps is stretched.
-        candidates: how many of the likeliest other classes are looked at, ≥ 1; each costs a backward pass a step.
+        candidates: how many of the likeliest other classes are looked at, ≥ 1, at a backward pass each.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2")

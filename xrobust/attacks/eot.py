@@ -17,8 +17,8 @@ from xrobust.randomness import Generator, uniform_like
 class EOT(Wrapper):
     """An attack on the mean of n forward passes of a model with random numbers inside (Athalye et al. 2018).
 
-    The model's own draws come from the global random state, which is set from `generator` and put back afterwards:
-    equal calls give equal results, but these depend on the batch as a whole.
+    The model's own draws come from the global random state, which is set from `generator` and put back
+    afterwards: equal calls give equal results, but these depend on the batch as a whole.
 
     Args:
         attack: what attacks the averaged model.

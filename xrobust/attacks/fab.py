@@ -23,14 +23,14 @@ class FAB(MinimumNorm):
     """Steps to the linearised decision boundary, biased towards x (Croce & Hein 2020, FAB).
 
     With δ and δ_x the steps from x_t and from x to the boundary linearised at x_t, within the box:
-    x_{t+1} = (1 − a)(x_t + ηδ) + a(x + ηδ_x), a = min(‖δ‖ / (‖δ‖ + ‖δ_x‖), α_max); an adversarial point is pulled
-    back to x + β(x_{t+1} − x) and the search goes on from there.
+    x_{t+1} = (1 − a)(x_t + ηδ) + a(x + ηδ_x), a = min(‖δ‖ / (‖δ‖ + ‖δ_x‖), α_max). The search goes on from
+    there, and from x + β(x_{t+1} − x) where that point is adversarial.
 
     Args:
         steps: iterations of a run, ≥ 1.
         restarts: runs, ≥ 1: the first from x, the others from random points nearby.
-        targets: none linearises the boundaries to all other classes and takes the nearest (K − 1 backward passes a
-            step); a number searches towards each of so many likeliest other classes, one after the other (FAB-T).
+        targets: none takes the nearest of the boundaries to all other classes, at K − 1 backward passes a
+            step; a number searches towards so many likeliest other classes, one after the other (FAB-T).
         alpha_max: the largest bias a towards x, in [0, 1].
         eta: the overshoot η, ≥ 1.
         beta: how far an adversarial point is pulled back, in (0, 1).
@@ -45,7 +45,9 @@ class FAB(MinimumNorm):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_at_least(self, steps=1, restarts=1, eta=1, **({} if self.targets is None else {"targets": 1}))
+        require_at_least(self, steps=1, restarts=1, eta=1)
+        if self.targets is not None:
+            require_at_least(self, targets=1)
         if not 0 <= self.alpha_max <= 1:
             raise UserError(f"FAB.alpha_max must lie in [0, 1], got {self.alpha_max}")
         if not 0 < self.beta < 1:
@@ -59,44 +61,35 @@ class FAB(MinimumNorm):
                 rows = nearest.beyond(enough)
                 if not len(rows):
                     return nearest
-                x_0 = (
-                    x[rows]
-                    if restart == 0
-                    else self._nearby(x[rows], nearest.distance[rows], subset(generator, rows))
-                )
-                self._run_once(model, _Walk(rows, x[rows], y[rows], classes[rows], x_0), nearest, enough)
-        self._approach(model, y, nearest, enough)
+                start = x[rows]
+                if restart > 0:
+                    start = self._nearby(start, nearest.distance[rows], subset(generator, rows))
+                self._run_once(model, _Walk(rows, x[rows], y[rows], classes[rows], start), nearest, enough)
+                self._approach(model, y, nearest, enough)
         return nearest
 
     def _nearby(self, x: Tensor, distance: Tensor, generator: Generator) -> Tensor:
         """A random point within half of ε, or half of the smallest distance found if that is less."""
-        radius = self.threat.radius
-        share = (distance.clamp(max=radius) / radius / 2 if radius else torch.zeros_like(distance)).to(
-            x.dtype
-        )
+        share = (distance / self.threat.radius).clamp(max=1).to(x.dtype) / 2
         return x + per_sample(share, x) * (self.threat.random_start(x, generator) - x)
 
     def _run_once(self, model: nn.Module, walk: _Walk, nearest: Nearest, enough: float) -> None:
         for _ in range(self.steps):
+            if not len(walk.rows):
+                break
             x_next = self._step(model, walk).clamp_(*self.threat.clip)
             with torch.no_grad():
                 adversarial = self.is_adversarial(logits_of(model, x_next), walk.y)
             nearest.offer(walk.rows, x_next, adversarial)
             walk.x_t = choose(adversarial, walk.x + self.beta * (x_next - walk.x), x_next)
-            left = nearest.distance[walk.rows] > enough
-            if not left.all():
-                walk.keep(left)
-                if not len(walk.rows):
-                    return
+            walk.keep(nearest.distance[walk.rows] > enough)
 
     def _step(self, model: nn.Module, walk: _Walk) -> Tensor:
-        residual, normal = nearest_boundary(self.threat.norm, model, walk.x_t, walk.y, walk.classes)
-        residual_at_x = residual + (normal * (walk.x - walk.x_t)).flatten(1).sum(1)
-        points = torch.cat([walk.x_t, walk.x])
-        steps = step_to_hyperplane(
-            self.threat.norm, points, normal.repeat(2, *[1] * (normal.dim() - 1)),
-            torch.cat([residual, residual_at_x]), self.threat.clip,
-        )  # fmt: skip
+        norm, x_t, x = self.threat.norm, walk.x_t, walk.x
+        residual, normal = nearest_boundary(norm, model, x_t, walk.y, walk.classes)
+        residuals = torch.cat([residual, residual + (normal * (x - x_t)).flatten(1).sum(1)])
+        points, normals = torch.cat([x_t, x]), torch.cat([normal, normal])
+        steps = step_to_hyperplane(norm, points, normals, residuals, self.threat.clip)
         length = self.threat.distance(steps, torch.zeros_like(steps)).clamp(min=1e-12)
         here, from_x = (points + self.eta * steps).chunk(2)
         near, far = length.to(points.dtype).chunk(2)

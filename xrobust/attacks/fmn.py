@@ -21,10 +21,10 @@ from xrobust.threat import ThreatModel, per_sample
 class FMN(TargetableMinimumNorm):
     """Ascent of the margin in a ball whose radius closes in on the boundary (Pintor et al. 2021).
 
-    δ ← Π_ε(δ + α g/‖g‖₂), clipped to the box. Where x + δ is adversarial, ε ← min((1 − γ)ε, the best norm so far),
-    else ε ← (1 + γ)ε; before anything is found, ε is at least ‖δ‖ plus the linearised distance to the boundary,
-    |margin| / ‖g‖_q. (The paper takes that sum itself, which can close in on the boundary and never cross it.)
-    α and γ fall along half a cosine.
+    δ ← Π_ε(δ + α g/‖g‖₂), clipped to the box. Where x + δ is adversarial, ε ← min((1 − γ)ε, the best norm so
+    far), else ε ← (1 + γ)ε; before anything is found, ε is at least ‖δ‖ plus the linearised distance to the
+    boundary, |margin| / ‖g‖_q. (The paper takes that sum itself, which can close in on the boundary and never
+    cross it.) α and γ fall along half a cosine.
 
     Args:
         steps: iterations, ≥ 1; one forward and one backward pass each.

@@ -24,9 +24,12 @@ def step_to_hyperplane(
         residual: w·x + b, (N,).
         clip: the box (low, high).
     """
-    w = normal.flatten(1) * -residual.sign()[:, None]  # oriented: moving along w reduces |residual|
+    scale = (
+        normal.flatten(1).abs().amax(1, keepdim=True).clamp(min=_TINY)
+    )  # vanishing gradients must not underflow
+    w = normal.flatten(1) / scale * -residual.sign()[:, None]  # oriented: moving along w reduces |residual|
     room = torch.where(w > 0, clip[1] - x.flatten(1), x.flatten(1) - clip[0])
-    return (w.sign() * _AMOUNTS[norm](w.abs(), room, residual.abs()[:, None])).view_as(x)
+    return (w.sign() * _AMOUNTS[norm](w.abs(), room, residual.abs()[:, None] / scale)).view_as(x)
 
 
 def dual_norm(norm: str, w: Tensor) -> Tensor:
@@ -55,7 +58,7 @@ def _l1_amounts(weight: Tensor, room: Tensor, need: Tensor) -> Tensor:
 
 
 def _level(slope: Tensor, knee: Tensor, need: Tensor) -> Tensor:
-    """The least t ≥ 0 with Σ_i slope_i · min(t, knee_i) = need, or the largest knee if there is none: (N, 1)."""
+    """The least t ≥ 0 with Σ_i slope_i · min(t, knee_i) = need, else the largest knee: (N, 1)."""
     knee = knee.where(slope > 0, 0)
     knee, order = knee.sort(dim=1)
     slope = slope.gather(1, order)

@@ -22,7 +22,7 @@ def cross_entropy(logits: Tensor, y: Tensor, reference: Tensor | None = None) ->
 
 
 def margin(logits: Tensor, y: Tensor, reference: Tensor | None = None) -> Tensor:
-    """max_{k≠y} z_k − z_y (Carlini & Wagner 2017, without confidence); positive where y is not the prediction."""
+    """max_{k≠y} z_k − z_y (Carlini & Wagner 2017), positive where y is not the prediction."""
     own = logits.gather(1, y[:, None])
     others = logits.scatter(1, y[:, None], -torch.inf)
     return others.amax(1) - own[:, 0]
@@ -48,7 +48,7 @@ def dlr(logits: Tensor, y: Tensor, reference: Tensor | None = None) -> Tensor:
 
 
 def targeted_dlr(logits: Tensor, y: Tensor, target: Tensor | None = None) -> Tensor:
-    """(z_t − z_y) / (z_π1 − (z_π3 + z_π4) / 2) for a class t (Croce & Hein 2020); with three classes z_π1 − z_π3.
+    """(z_t − z_y) / (z_π1 − (z_π3 + z_π4) / 2) for a class t (Croce & Hein 2020); z_π3 alone if K = 3.
 
     Raises:
         UserError: for fewer than three classes.
@@ -60,7 +60,7 @@ def targeted_dlr(logits: Tensor, y: Tensor, target: Tensor | None = None) -> Ten
 
 
 def _spread(logits: Tensor, lowest: int = 3) -> Tensor:
-    """The largest logit minus the mean of the third to the `lowest`-th largest: the scale that DLR divides by."""
+    """What DLR divides by: the largest logit minus the mean of the third to the `lowest`-th largest."""
     classes = logits.shape[1]
     if classes < 3:
         raise UserError(f"the DLR loss needs at least 3 classes, got {classes}")
@@ -76,4 +76,12 @@ def loss_named(name: str, place: str) -> AttackLoss:
     """The loss of that name; an error that lists the names otherwise."""
     if name not in LOSSES:
         raise one_of(place, name, list(LOSSES))
+    return LOSSES[name]
+
+
+def loss_of_logits(name: str, place: str) -> AttackLoss:
+    """The loss of that name among those that need no reference; an error that lists the names otherwise."""
+    allowed = [known for known, loss in LOSSES.items() if loss not in WITH_REFERENCE]
+    if name not in allowed:
+        raise one_of(place, name, allowed)
     return LOSSES[name]

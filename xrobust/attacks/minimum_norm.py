@@ -19,7 +19,7 @@ from xrobust.threat import ThreatModel
 
 
 class Nearest:
-    """For each sample of a batch, the nearest adversarial example offered so far and its distance (inf: none)."""
+    """For each sample, the nearest adversarial example offered so far and its distance (inf: none)."""
 
     def __init__(self, threat: ThreatModel, x: Tensor):
         self.threat, self.x, self.x_adv = threat, x, x.clone()
@@ -42,8 +42,8 @@ class Nearest:
 class MinimumNorm(Attack):
     """argmin ‖x_adv − x‖_p over the adversarial examples in the pixel box.
 
-    Called as an attack, it stops working on a sample once it is inside the ball, and projects the nearest example
-    found if that lies outside. `minimum_perturbation` searches to the end and knows no ball.
+    Called as an attack, it is done with a sample once it has an example inside the ball, and projects the
+    nearest one found if that lies outside. `minimum_perturbation` searches to the end and knows no ball.
     """
 
     norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
@@ -55,14 +55,14 @@ class MinimumNorm(Attack):
 
     @abstractmethod
     def search(self, model: nn.Module, x: Tensor, y: Tensor, generator: Generator, enough: float) -> Nearest:
-        """The nearest adversarial examples; samples for which one within the distance `enough` is found are done."""
+        """The nearest adversarial examples; a sample is done once it has one within the distance `enough`."""
 
     def is_adversarial(self, logits: Tensor, y: Tensor) -> Tensor:
         """Whether the prediction is what the attack wants: (N, K), (N,) → (N,) bool."""
         return logits.argmax(1) != y
 
     def start(self, model: nn.Module, x: Tensor, y: Tensor) -> tuple[Nearest, Tensor]:
-        """Where a search begins (samples that are adversarial as they are have distance 0), and the logits there."""
+        """Where a search begins, samples that are adversarial already at distance 0; and the logits there."""
         nearest = Nearest(self.threat, x)
         with torch.no_grad():
             logits = logits_of(model, x)
@@ -78,8 +78,8 @@ class MinimumNorm(Attack):
         """The nearest adversarial examples found in the whole pixel box, and how far away they are.
 
         Returns:
-            x_min of x's shape, and ‖x_min − x‖_p as (N,) in float64: 0 where x itself is adversarial, inf where the
-            model, asked once more, does not call x_min adversarial (none was found).
+            x_min of x's shape, and ‖x_min − x‖_p as (N,) in float64: 0 where x itself is adversarial, inf
+            where none was found, that is, where x_min does not fool the model when it is asked once more.
         """
         with untouched(model, x, train_mode=self.mode == "train", autocast=self.autocast):
             x = x.detach().clone() if x.dtype == torch.float64 else x.detach().float().clone()

@@ -18,10 +18,10 @@ from xrobust.threat import per_sample
 
 @dataclass(frozen=True, kw_only=True)
 class Noise(Attack):
-    """The worst of a number of random points: the first that the model gets wrong, else the one of largest loss.
+    """The worst of some random points: the first that the model gets wrong, else the one of largest loss.
 
     Args:
-        draws: how many points are tried for each sample, ≥ 1; a single one is returned without asking the model.
+        draws: points tried for each sample, ≥ 1; a single one is returned without asking the model.
     """
 
     draws: int = 1

@@ -16,7 +16,9 @@ from xrobust.randomness import Generator, normal_like
 
 @dataclass(frozen=True, kw_only=True)
 class RFGSM(Attack):
-    """x' = x + ρε · ascent(n), n ~ N(0, I); x_adv = Π(x' + (1 − ρ)ε · ascent(∇ₓ CE(f(x'), y))), Tramèr et al. 2018.
+    """x_adv = Π(x' + (1 − ρ)ε · ascent(∇ₓ CE(f(x'), y))), x' = Π(x + ρε · ascent(n)) (Tramèr et al. 2018).
+
+    n is standard normal; in Linf, ascent is the sign.
 
     Args:
         random_share: ρ in [0, 1], the share of the radius that the random step takes (the paper: 1/2).
@@ -30,9 +32,8 @@ class RFGSM(Attack):
             raise UserError(f"RFGSM.random_share must lie in [0, 1], got {self.random_share}")
 
     def run(self, model: nn.Module, x: Tensor, y: Tensor, generator: Generator) -> Tensor:
-        random_step = self.threat.ascent(normal_like(x, generator).to(x.dtype))
-        x_in = self.threat.project(
-            x + self.random_share * self.threat.radius * random_step, x
-        ).requires_grad_()
+        threat, random_step = self.threat, self.random_share * self.threat.radius
+        noise = normal_like(x, generator).to(x.dtype)
+        x_in = threat.project(x + random_step * threat.ascent(noise), x).requires_grad_()
         (gradient,) = torch.autograd.grad(cross_entropy(logits_of(model, x_in), y).sum(), x_in)
-        return x_in.detach() + (1 - self.random_share) * self.threat.radius * self.threat.ascent(gradient)
+        return x_in.detach() + (threat.radius - random_step) * threat.ascent(gradient)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from xrobust.attacks.base import Attack
-from xrobust.attacks.losses import LOSSES, WITH_REFERENCE, loss_named
+from xrobust.attacks.losses import loss_of_logits
 from xrobust.attacks.square_moves import BumpMoves, Moves, StripeMoves
 from xrobust.attacks.standing import PerSample, choose, require_at_least
-from xrobust.errors import UserError, one_of
+from xrobust.errors import UserError
 from xrobust.frame import logits_of
 from xrobust.randomness import Generator, subset, uniform_like
 
@@ -28,15 +28,17 @@ BLOCK = 50
 class Square(Attack):
     """Random search over square-shaped changes, kept when the loss rises (Andriushchenko et al. 2020).
 
-    Only the logits are used. Linf: squares of one sign ε for each channel, from vertical stripes. L2, L1 (Croce &
-    Hein 2021): bumps that take the norm of another window, from a grid of bumps. A sample is left alone once done.
+    Only the logits are used. Linf: squares of one sign ±ε for each channel, beginning with vertical stripes.
+    L2 and L1 (Croce & Hein 2021): bumps that take over the norm of another window, beginning with a grid of
+    bumps. A sample is left alone once the attack has succeeded on it.
 
     Args:
         queries: forward passes after the first, ≥ 1.
         p_init: the first share of the pixels in a square, in (0, 1].
-        rescale_schedule: halve that share at the same shares of the budget as in one of 10,000 queries; otherwise at
-            the same queries.
-        loss: a name in `attacks.losses` that needs no reference; the paper: "margin", "cross_entropy" if targeted.
+        rescale_schedule: halve that share at the same shares of the budget as in one of 10,000 queries;
+            otherwise at the same queries.
+        loss: a name in `attacks.losses` that needs no reference (the paper: "margin", and "cross_entropy" if
+            targeted).
         targeted: y holds the classes to reach; the loss is descended.
     """
 
@@ -51,10 +53,7 @@ class Square(Attack):
         require_at_least(self, queries=1)
         if not 0 < self.p_init <= 1:
             raise UserError(f"Square.p_init must lie in (0, 1], got {self.p_init}")
-        if loss_named(self.loss, "Square.loss") in WITH_REFERENCE:
-            raise one_of(
-                "Square.loss", self.loss, [name for name in LOSSES if LOSSES[name] not in WITH_REFERENCE]
-            )
+        loss_of_logits(self.loss, "Square.loss")
 
     def side(self, query: int, height: int, width: int) -> int:
         """The side of the square at a query: √(p · height · width), where p halves along the schedule."""
@@ -85,17 +84,15 @@ class Square(Attack):
                 candidate = moves.propose(walk.x, walk.best, walk.numbers[:, query % BLOCK], side)
             value, done = self._judge(model, candidate, walk.y)
             better = done | (value > walk.value)
-            walk.best, walk.value = (
-                choose(better, candidate, walk.best),
-                torch.where(better, value, walk.value),
-            )
+            walk.best = choose(better, candidate, walk.best)
+            walk.value = torch.where(better, value, walk.value)
         result[walk.rows] = walk.best
         return result
 
     def _judge(self, model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """The value to raise and whether the attack has succeeded, for each sample."""
         logits = logits_of(model, x)
-        value = loss_named(self.loss, "loss")(logits, y, None)
+        value = loss_of_logits(self.loss, "loss")(logits, y, None)
         return -value if self.targeted else value, (logits.argmax(1) == y) == self.targeted
 
 

@@ -28,7 +28,7 @@ class Moves(ABC):
 
     @abstractmethod
     def propose(self, x: Tensor, best: Tensor, numbers: Tensor, side: int) -> Tensor:
-        """A change of the best images so far with a square of the given side; `numbers` is (N, count), in [0, 1)."""
+        """A change of the best images with a square of that side; `numbers` are (N, count), in [0, 1)."""
 
 
 class StripeMoves(Moves):
@@ -48,7 +48,7 @@ class StripeMoves(Moves):
 
 
 class BumpMoves(Moves):
-    """L2 and L1: a grid of bumps at first; then one window takes on a bump and the norm of another, emptied window."""
+    """L2 and L1: a grid of bumps; then a window takes on a bump and the norm of another, emptied one."""
 
     grid = 5
 
@@ -114,7 +114,8 @@ class BumpMoves(Moves):
 def bump(side: int, p: int) -> Tensor:
     """A positive mound above a negative one in a square, of unit p-norm: (side, side) in float64.
 
-    A mound is Σ_k (k + 1)^(−4/p) over the squares of radius k ≥ 0 around its middle (Andriushchenko et al. 2020).
+    A mound is Σ_k (k + 1)^(−4/p) over the squares of radius k ≥ 0 around its middle (Andriushchenko et al.
+    2020).
     """
     upper = side // 2
     pattern = torch.cat([_mound(upper, side, p), -_mound(side - upper, side, p)])

@@ -58,7 +58,7 @@ class Worst:
         self.value = self.value.masked_fill(wrong, torch.inf)
 
     def offer(self, rows: Tensor, points: Tensor, values: Tensor, wrong: Tensor) -> None:
-        """Consider a point for each of the samples `rows`: its value, and whether the model gets it wrong (n,)."""
+        """Consider a point for each of the samples `rows`, its value and whether it is wrong (n,)."""
         values = values.detach().to(self.value.dtype).masked_fill(wrong, torch.inf)
         best = self.value[rows]
         better = values > best

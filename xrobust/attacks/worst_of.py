@@ -33,7 +33,7 @@ class Stage(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class WorstOf(Attack):
-    """One attack after the other, each on the samples that the model still gets right (Croce & Hein 2020, AutoAttack).
+    """One attack after the other, each on the samples still standing (Croce & Hein 2020, AutoAttack).
 
     A sample is broken when the model, asked once more, gets the returned example wrong; for the others, the
     example of largest margin loss is returned. Members keep their own mode and autocast.

@@ -16,10 +16,7 @@ def require_same_threat(outer: Attack, inner: Attack, place: str) -> None:
         UserError: naming both threat models.
     """
     if inner.threat != outer.threat:
-        name = type(outer).__name__
-        raise UserError(
-            f"{place}.threat must be that of the {name} itself, {outer.threat}, got {inner.threat}"
-        )
+        raise UserError(f"{place}.threat must be {outer.threat}, as around it, got {inner.threat}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,7 +24,7 @@ def write_history(file: Path, rows: list[Row]) -> None:
     with beside.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.DictWriter(stream, columns)
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({**row, "epoch": int(row["epoch"])} for row in rows)
     os.replace(beside, file)
 
 

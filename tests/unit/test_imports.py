@@ -1,0 +1,101 @@
+"""Who may import whom: the arrows of docs/architecture.md."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+OWN = {"xrobust", "callbacks", "train"}
+HEAVY = {"pytorch_lightning", "hydra", "omegaconf", "wandb", "torchmetrics", "lightning"}
+TORCH_ONLY = ["threat", "frame", "randomness", "schedules", "attacks", "attributions", "models"]
+# Each room of xrobust → the rooms below it that it may use.
+BELOW = {
+    "errors": set(),
+    "randomness": set(),
+    "schedules": {"errors"},
+    "threat": {"errors", "randomness"},
+    "frame": set(),
+    "attacks": {"threat", "frame", "errors", "randomness"},
+    "attributions": {"threat", "frame", "errors", "randomness"},
+    "models": {"errors", "randomness"},
+    "metrics": {"attacks", "attributions", "threat", "frame", "errors", "randomness"},
+    "data": {"errors", "randomness"},
+    "export": {"metrics", "models", "errors"},
+    "defenses": {"attacks", "threat", "frame", "metrics", "export", "errors", "randomness", "schedules"},
+    "report": {"export", "errors"},
+    "evaluation": {"attacks", "threat", "frame", "metrics", "models", "export", "report", "errors", "randomness"},
+    "config": {"errors"},
+}
+
+
+def imported(file: Path) -> set[str]:
+    """The modules that a file imports, at its top or inside functions, except for type checking only."""
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def room(file: Path) -> str:
+    return file.relative_to(ROOT / "xrobust").parts[0].removesuffix(".py")
+
+
+def breaches(where: str, names: set[str]) -> set[str]:
+    """What a room of xrobust imports although it may not."""
+    found = {name for name in names if name.split(".")[0] in OWN - {"xrobust"}}
+    heavy = {name for name in names if name.split(".")[0] in HEAVY}
+    allowed = {
+        "metrics": {"torchmetrics"},
+        "defenses": {"pytorch_lightning", "torchmetrics"},
+        "data": {"pytorch_lightning"},
+        "config": {"hydra", "omegaconf"},
+    }.get(where, set())
+    found |= {name for name in heavy if name.split(".")[0] not in allowed}
+    if where in BELOW:
+        rooms = {name.split(".")[1] for name in names if name.startswith("xrobust.")}
+        known = {path.stem for path in (ROOT / "xrobust").iterdir()}
+        found |= {f"xrobust.{name}" for name in (rooms & known) - BELOW[where] - {where}}
+    return found
+
+
+FILES = sorted((ROOT / "xrobust").rglob("*.py"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_imports_go_down(file: Path) -> None:
+    assert not breaches(room(file), imported(file))
+
+
+def test_every_room_has_its_place() -> None:
+    rooms = {room(file) for file in FILES} - {"__init__", "evaluate", "compare"}
+    assert rooms == set(BELOW)
+
+
+def test_only_callbacks_import_wandb_and_nothing_imports_train() -> None:
+    for file in ROOT.rglob("*.py"):
+        if ".venv" in file.parts or file.is_relative_to(ROOT / "callbacks"):
+            continue
+        names = {name.split(".")[0] for name in imported(file)}
+        assert "wandb" not in names or "tests" in file.parts, file
+        assert "train" not in names, file
+
+
+@pytest.mark.parametrize(
+    ("where", "names"),
+    [
+        ("threat", {"pytorch_lightning"}),
+        ("metrics", {"hydra.utils"}),
+        ("attacks", {"xrobust.defenses"}),
+        ("attributions", {"xrobust.metrics.probe"}),
+        ("defenses", {"callbacks"}),
+        ("models", {"wandb"}),
+    ],
+)
+def test_a_planted_breach_is_seen(where: str, names: set[str]) -> None:
+    assert breaches(where, names) == names or breaches(where, names) == {"xrobust." + n.split(".")[1] for n in names}
