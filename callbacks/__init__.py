@@ -6,7 +6,6 @@ from callbacks.explanation_quality import ExplanationQuality
 from callbacks.history import History
 from callbacks.progress_bar import ProgressBar
 from callbacks.robust_accuracy import RobustAccuracy
-from callbacks.wandb_logger import RunLogger
 
 __all__ = [
     "AttributionPanels",
@@ -15,5 +14,4 @@ __all__ = [
     "History",
     "ProgressBar",
     "RobustAccuracy",
-    "RunLogger",
 ]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from xrobust.attacks import Attack
 from xrobust.attributions import Attribution
 from xrobust.defenses import RobustClassifier
-from xrobust.errors import UserError
+from xrobust.errors import at_least
 from xrobust.metrics import Probe
 from xrobust.report.panel import save_panel
 
@@ -42,9 +42,7 @@ class AttributionPanels(pl.Callback):
         every_n_epochs: int = 1,
         seed: int = 0,
     ):
-        for name, value in (("images", images), ("every_n_epochs", every_n_epochs)):
-            if value < 1:
-                raise UserError(f"attribution_panels.{name} must be at least 1, got {value}")
+        at_least("attribution_panels", 1, images=images, every_n_epochs=every_n_epochs)
         self.folder = Path(folder)
         self.attributions = attributions
         self.attack = attack

@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 from xrobust.attacks import Attack
 from xrobust.attributions import Attribution
 from xrobust.defenses import RobustClassifier
-from xrobust.errors import UserError
+from xrobust.errors import UserError, at_least
 from xrobust.metrics import ExplanationMetric, Probe
 
 COSTS = ("cheap", "moderate", "expensive")
@@ -51,10 +51,9 @@ class ExplanationQuality(pl.Callback):
         batch_size: int = 256,
     ):
         place = "explanation_quality"
-        if images < 1:
-            raise UserError(f"{place}.images must be at least 1, got {images}")
-        if budget is not None and budget < 0:
-            raise UserError(f"{place}.budget must be at least 0 or null, got {budget}")
+        at_least(place, 1, images=images, batch_size=batch_size)
+        if budget is not None:
+            at_least(place, 0.0, budget=budget)
         per_metric = every_n_epochs if isinstance(every_n_epochs, Mapping) else dict.fromkeys(metrics, every_n_epochs)
         for name, every in per_metric.items():
             if name not in metrics or every < 1:

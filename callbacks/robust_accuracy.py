@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from xrobust.attacks import Attack
+from xrobust.data.split import balanced_choice
 from xrobust.defenses import RobustClassifier
+from xrobust.errors import at_least
 from xrobust.export.result import AccuracyResult
 from xrobust.metrics.accuracy import Accuracy
 from xrobust.randomness import SampleStreams
@@ -26,19 +28,32 @@ class RobustAccuracy(pl.Callback):
     Args:
         val_attack: for each validation batch; cheap and fixed.
         test_attack: for the test set; strong.
+        val_images: attack only so many validation images, fixed and class-balanced; none means all of them.
+        test_images: the same for the test set.
         seed: of the attacks' random streams.
     """
 
-    def __init__(self, val_attack: Attack, test_attack: Attack, seed: int = 0):
+    def __init__(
+        self,
+        val_attack: Attack,
+        test_attack: Attack,
+        val_images: int | None = 1000,
+        test_images: int | None = None,
+        seed: int = 0,
+    ):
+        for name, images in (("val_images", val_images), ("test_images", test_images)):
+            if images is not None:
+                at_least("robust_accuracy", 1, **{name: images})
         self.attacks = {"val": val_attack, "test": test_attack}
+        self.images = {"val": val_images, "test": test_images}
         self.seed = seed
         self.clean, self.robust = Accuracy(), Accuracy()
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._reset(pl_module)
+        self._begin(pl_module, "val", trainer.val_dataloaders)
 
     def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._reset(pl_module)
+        self._begin(pl_module, "test", trainer.test_dataloaders)
 
     def on_validation_batch_end(  # type: ignore[override]
         self, trainer: pl.Trainer, pl_module: RobustClassifier, outputs: Any, batch: Any, batch_idx: int
@@ -61,14 +76,22 @@ class RobustAccuracy(pl.Callback):
             AccuracyResult("test/robust_accuracy", *self.robust.counts(), protocol),
         ]
 
-    def _reset(self, pl_module: pl.LightningModule) -> None:
+    def _begin(self, pl_module: pl.LightningModule, stage: str, loader: Any) -> None:
+        count = self.images[stage]
+        self._chosen = torch.ones(len(loader.labels), dtype=torch.bool)
+        if count is not None:
+            self._chosen[:] = False
+            self._chosen[balanced_choice(loader.labels.cpu(), count, self.seed)] = True
         for metric in (self.clean, self.robust):
             metric.to(pl_module.device)
             metric.reset()
 
     def _update(self, pl_module: RobustClassifier, stage: str, batch: tuple[Tensor, Tensor], first: int) -> None:
-        x, y = batch
-        streams = SampleStreams(self.seed, range(first, first + len(x)))
+        index = first + self._chosen[first : first + len(batch[0])].nonzero().flatten()
+        if not len(index):
+            return
+        x, y = (t[(index - first).to(t.device)] for t in batch)
+        streams = SampleStreams(self.seed, index.tolist())
         x_adv = self.attacks[stage](pl_module.model, x, y, generator=streams)
         with torch.no_grad():
             right = pl_module.predict(x) == y

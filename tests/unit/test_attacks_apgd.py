@@ -147,9 +147,9 @@ def test_a_stalled_step_halves_and_returns_to_the_best_point() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"steps": 0}, "APGD.steps must be at least 1, got 0"),
-        ({"steps": 2, "shrinking_radius": True}, "APGD.steps must be at least 3, got 2"),
-        ({"restarts": 0}, "APGD.restarts must be at least 1"),
+        ({"steps": 0}, "APGD.steps must be an integer of at least 1, got 0"),
+        ({"steps": 2, "shrinking_radius": True}, "APGD.steps must be an integer of at least 3, got 2"),
+        ({"restarts": 0}, "APGD.restarts must be an integer of at least 1"),
         ({"rho": 1.0}, "APGD.rho must lie between 0 and 1"),
         ({"loss": "kl"}, "APGD.loss must be one of 'cross_entropy', 'margin', 'dlr'"),
     ],

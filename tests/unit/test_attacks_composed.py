@@ -95,6 +95,12 @@ def test_stages_leave_no_trace_and_need_no_frame(digits, digits_model) -> None:
     assert all(p.grad is None for p in digits_model.parameters())
 
 
+def test_the_protocol_of_a_composition_names_its_members() -> None:
+    described = worst_of(LINF).describe()
+    assert described["summary"] == "WorstOf (linf ε=0.1: noise, apgd, fab, square)"
+    assert described["attacks"]["apgd"]["name"] == "APGD" and described["attacks"]["apgd"]["steps"] == 8
+
+
 def test_an_unbroken_sample_keeps_its_worst_example(digits, digits_model) -> None:
     x, y = digits[0][:30], digits[1][:30]
     threat = ThreatModel("linf", "0.03")
@@ -228,8 +234,8 @@ def test_rfgsm_is_fgsm_without_its_random_share(digits, digits_model) -> None:
     ("make", "message"),
     [
         (lambda: RFGSM(threat=LINF, random_share=1.5), "RFGSM.random_share must lie in"),
-        (lambda: UniformNoise(threat=LINF, draws=0), "UniformNoise.draws must be at least 1"),
-        (lambda: EOT(threat=LINF, attack=FGSM(threat=LINF), draws=0), "EOT.draws must be at least 1"),
+        (lambda: UniformNoise(threat=LINF, draws=0), "UniformNoise.draws must be an integer of at least 1"),
+        (lambda: EOT(threat=LINF, attack=FGSM(threat=LINF), draws=0), "EOT.draws must be an integer of at least 1"),
         (lambda: EOT(threat=LINF, attack=FGSM(threat=LINF), average="loss"), "EOT.average must be one of"),
         (lambda: WorstOf(threat=LINF, attacks={}), "WorstOf.attacks must hold at least one attack"),
     ],

@@ -131,7 +131,7 @@ def test_the_step_size_follows_the_radius_unless_given() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"steps": 0}, "PGD.steps must be at least 1, got 0"),
+        ({"steps": 0}, "PGD.steps must be an integer of at least 1, got 0"),
         ({"restarts": 2, "keep": "worst", "random_start": False}, "needs random_start=true"),
         ({"restarts": 2}, "needs keep=worst"),
         ({"keep": "first"}, "PGD.keep must be 'last' or 'worst', got 'first'"),

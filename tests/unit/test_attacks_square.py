@@ -131,7 +131,7 @@ def test_an_l2_change_moves_the_norm_of_a_window() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"queries": 0}, "Square.queries must be at least 1, got 0"),
+        ({"queries": 0}, "Square.queries must be an integer of at least 1, got 0"),
         ({"p_init": 0.0}, "Square.p_init must lie in"),
         ({"loss": "kl"}, "Square.loss must be one of"),
     ],

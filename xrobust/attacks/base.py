@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
@@ -94,6 +95,8 @@ def _plain(value: Any) -> Any:
         return value.describe()
     if isinstance(value, ThreatModel):
         return {"norm": value.norm, "eps": str(value.fraction), "clip": list(value.clip)}
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value if isinstance(value, bool | int | float | None) else str(value)

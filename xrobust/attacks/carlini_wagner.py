@@ -43,7 +43,7 @@ class CarliniWagnerL2(TargetableMinimumNorm):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_at_least(self, steps=1, search_steps=1, confidence=0)
+        require_at_least(self, steps=1, search_steps=1, confidence=0.0)
         for field in ("learning_rate", "initial_c"):
             if getattr(self, field) <= 0:
                 raise UserError(f"CarliniWagnerL2.{field} must be above 0, got {getattr(self, field)}")

@@ -41,7 +41,7 @@ class DeepFool(MinimumNorm):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_at_least(self, steps=1, overshoot=0, candidates=1)
+        require_at_least(self, steps=1, overshoot=0.0, candidates=1)
 
     def search(self, model: nn.Module, x: Tensor, y: Tensor, generator: Generator, enough: float) -> Nearest:
         nearest, logits = self.start(model, x, y)

@@ -45,7 +45,7 @@ class FAB(MinimumNorm):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_at_least(self, steps=1, restarts=1, eta=1)
+        require_at_least(self, steps=1, restarts=1, eta=1.0)
         if self.targets is not None:
             require_at_least(self, targets=1)
         if not 0 <= self.alpha_max <= 1:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from xrobust.attacks.base import Attack, logits_of
 from xrobust.attacks.losses import WITH_REFERENCE, AttackLoss, loss_named
-from xrobust.errors import UserError
+from xrobust.errors import UserError, at_least
 from xrobust.randomness import Generator
 from xrobust.threat import exact_fraction, per_sample
 
@@ -44,9 +44,8 @@ class PGD(Attack):
     def __post_init__(self) -> None:
         super().__post_init__()
         name = type(self).__name__
-        for field, least in (("steps", 1), ("restarts", 1), ("momentum", 0)):
-            if getattr(self, field) < least:
-                raise UserError(f"{name}.{field} must be at least {least}, got {getattr(self, field)}")
+        at_least(name, 1, steps=self.steps, restarts=self.restarts)
+        at_least(name, 0.0, momentum=self.momentum)
         if self.restarts > 1 and not self.random_start:
             raise UserError(
                 f"{name}.restarts={self.restarts} needs random_start=true: the restarts would be equal"

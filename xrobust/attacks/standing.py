@@ -6,21 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from xrobust.attacks.base import Attack
-from xrobust.errors import UserError
+from xrobust.errors import at_least
 from xrobust.frame import logits_of, untouched
 from xrobust.threat import per_sample
 
 
 def require_at_least(attack: Attack, **least: float) -> None:
-    """Check fields of an attack against lower bounds.
-
-    Raises:
-        UserError: naming the field, its value and the bound.
-    """
+    """`at_least` for fields of an attack, each with its bound."""
     for field, bound in least.items():
-        value = getattr(attack, field)
-        if value < bound:
-            raise UserError(f"{type(attack).__name__}.{field} must be at least {bound}, got {value}")
+        at_least(type(attack).__name__, bound, **{field: getattr(attack, field)})
 
 
 def fresh_logits(model: nn.Module, x: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ class WorstOf(Attack):
     example of largest margin loss is returned. Members keep their own mode and autocast.
 
     Args:
-        attacks: named attacks, run in their order, on the same threat model as this one.
+        attacks: named untargeted attacks, run in their order, on the same threat model as this one.
     """
 
     attacks: Mapping[str, Attack]
@@ -52,10 +52,8 @@ class WorstOf(Attack):
             require_same_threat(self, attack, f"WorstOf.attacks.{name}")
 
     def with_eps(self, eps: object) -> Self:
-        threat = self.threat.with_eps(eps)  # type: ignore[arg-type]
-        return replace(
-            self, threat=threat, attacks={name: a.with_eps(eps) for name, a in self.attacks.items()}
-        )
+        attacks = {name: attack.with_eps(eps) for name, attack in self.attacks.items()}
+        return replace(self, threat=self.threat.with_eps(eps), attacks=attacks)  # type: ignore[arg-type]
 
     def __str__(self) -> str:
         return f"WorstOf ({self.threat}: {', '.join(self.attacks)})"
@@ -74,15 +72,17 @@ class WorstOf(Attack):
         generator = default_generator(x.device) if generator is None else generator
         x = x.detach() if x.dtype == torch.float64 else x.detach().float()
         worst = Worst(x)
-        everyone = torch.arange(len(x), device=x.device)
-        for name, attack in {"clean": None, **self.attacks}.items():
-            rows = everyone if attack is None else worst.standing
+
+        def judged(name: str, rows: Tensor, points: Tensor) -> Stage:
             if len(rows):
-                points = (
-                    x
-                    if attack is None
-                    else attack(model, x[rows], y[rows], generator=subset(generator, rows))
-                )
                 logits = fresh_logits(model, points)
                 worst.offer(rows, points, margin(logits, y[rows]), logits.argmax(1) != y[rows])
-            yield Stage(name, worst.x_adv.clone(), ~worst.broken)
+            return Stage(name, worst.x_adv.clone(), ~worst.broken)
+
+        yield judged("clean", torch.arange(len(x), device=x.device), x)
+        for name, attack in self.attacks.items():
+            rows = worst.standing
+            points = x[rows]
+            if len(rows):
+                points = attack(model, points, y[rows], generator=subset(generator, rows))
+            yield judged(name, rows, points)

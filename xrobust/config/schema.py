@@ -1,4 +1,4 @@
-"""The top-level keys of a training configuration; anything else is refused when the configuration is composed."""
+"""The top-level keys of each command's configuration; anything else is refused when the configuration is composed."""
 
 from __future__ import annotations
 
@@ -35,9 +35,37 @@ class TrainConfig:
     run_dir: str = MISSING
 
 
+@dataclass
+class EvaluateConfig:
+    """What `python -m xrobust.evaluate` reads; one field a Hydra group or a plain switch."""
+
+    threat: Any = MISSING
+    data: Any = MISSING
+    model: Any = None
+    attack: Any = MISSING
+    white_box: Any = MISSING
+    check: dict[str, Any] = field(default_factory=dict)
+
+    bundle: str | None = None
+    weights: str | None = None
+    surrogate: str | None = None
+    split: str = "test"
+    limit: int | None = None
+    threats: list[str] | None = None
+    eps: list[Any] | None = None
+    check_images: int = 200
+    batch_size: int = 500
+    seed: int = 0
+    device: str = "auto"
+    output: str | None = None
+    attack_name: str = MISSING
+    debug: bool = False
+
+
 def register() -> None:
     """Make the schema and the resolvers available to the files in conf/."""
     ConfigStore.instance().store(name="train_schema", node=TrainConfig)
+    ConfigStore.instance().store(name="evaluate_schema", node=EvaluateConfig)
     OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True, use_cache=True)
 
 

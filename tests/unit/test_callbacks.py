@@ -1,0 +1,166 @@
+"""What is measured while a model trains, on real digits."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Checkpoint
+
+from callbacks import AttributionPanels, EpsilonSchedule, ExplanationQuality, History, RobustAccuracy
+from xrobust.attacks import PGD
+from xrobust.attributions import Gradient, InputXGradient
+from xrobust.data import Digits
+from xrobust.defenses import PGDAdversarialTraining, StandardTraining
+from xrobust.errors import UserError
+from xrobust.metrics import GiniIndex, LinearisedRobustness, TopKIntersection
+from xrobust.models import SmallCNN
+from xrobust.report.history import read_history
+from xrobust.schedules import Constant, Ramp
+from xrobust.threat import ThreatModel
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated")
+THREAT = ThreatModel("linf", "0.1")
+WORST = PGD(threat=THREAT, steps=3, keep="worst")
+
+
+def fitted(callbacks: list[pl.Callback], epochs: int = 1, adversarial: bool = False, **data: Any) -> pl.Trainer:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = SmallCNN(num_classes=10, in_channels=1, image_size=8)
+    base = {"model": model, "optimizer": lambda p: torch.optim.Adam(p, 3e-3), "schedule": Constant()}
+    attack = PGD(threat=THREAT, steps=2)
+    module = PGDAdversarialTraining(attack=attack, **base) if adversarial else StandardTraining(**base)
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=epochs,
+        num_sanity_val_steps=0,
+        callbacks=callbacks,
+        logger=False,
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, datamodule=Digits(num_classes=10, channels=1, image_size=8, **data))
+    return trainer
+
+
+def test_robust_accuracy_does_not_depend_on_the_batch_size_and_never_exceeds_clean() -> None:
+    values = []
+    for batch in (7, 200):
+        metrics = fitted([RobustAccuracy(WORST, WORST)], eval_batch_size=batch).callback_metrics
+        values.append(float(metrics["val/robust_accuracy"]))
+        assert values[-1] <= metrics["val/clean_accuracy"]
+    assert values[0] == values[1]
+
+
+def test_robust_accuracy_attacks_a_fixed_balanced_subset() -> None:
+    callback = RobustAccuracy(WORST, WORST, val_images=30)
+    fitted([callback], eval_batch_size=16)
+    assert callback.robust.counts()[1] == 30
+    data = Digits(num_classes=10, channels=1, image_size=8)
+    labels = data.val_dataloader().labels
+    assert labels[callback._chosen].bincount().tolist() == [3] * 10
+
+
+def test_the_test_reports_counts_and_protocol_of_both_accuracies() -> None:
+    trainer = fitted([RobustAccuracy(WORST, WORST)])
+    trainer.test(trainer.lightning_module, datamodule=trainer.datamodule, verbose=False)  # type: ignore[attr-defined]
+    clean, robust = trainer.lightning_module.results
+    assert clean.total == robust.total == 359 and robust.correct <= clean.correct
+    assert robust.protocol["attack"]["name"] == "PGD" and robust.protocol["split"] == "test"
+    assert robust.interval[0] < robust.value < robust.interval[1]
+
+
+def test_the_radius_grows_over_the_first_share_of_the_run() -> None:
+    seen: list[float] = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: object) -> None:  # type: ignore[override]
+            seen.append(pl_module.attack.threat.radius)
+
+    fitted([EpsilonSchedule(Ramp(end=0.5)), Watch()], adversarial=True, batch_size=100)
+    steps = len(seen)
+    assert seen[0] == 0 and seen[-1] == 0.1 and seen == sorted(seen)
+    assert seen[steps // 4] == pytest.approx(0.1 * (steps // 4) / (0.5 * steps))
+
+
+def test_the_radius_schedule_leaves_a_run_without_an_attack_alone() -> None:
+    assert "train/eps" not in fitted([EpsilonSchedule(Ramp())]).callback_metrics
+
+
+def quality(folder: Path, **options: Any) -> ExplanationQuality:
+    methods = {"gradient": Gradient(), "input_x_gradient": InputXGradient()}
+    metrics = {"gini": GiniIndex(), "rho": LinearisedRobustness(), "topk": TopKIntersection()}
+    return ExplanationQuality(str(folder), methods, metrics, WORST, images=20, **options)
+
+
+def test_each_metric_is_logged_for_each_attribution_with_its_valid_share(tmp_path: Path) -> None:
+    metrics = fitted([quality(tmp_path)]).callback_metrics
+    keys = {
+        "explain/complexity/gini/gradient",
+        "explain/complexity/gini/input_x_gradient",
+        "explain/alignment/rho",  # of the model alone
+        "explain/stability/topk/gradient",
+        "explain/stability/topk/input_x_gradient",
+    }
+    extra = {"explain/seconds", "explain/skipped"}
+    assert {key for key in metrics if key.startswith("explain/")} == keys | {f"{key}/valid" for key in keys} | extra
+    directions = json.loads((tmp_path / "explanation_metrics.json").read_text())
+    assert directions.keys() == keys and all(directions.values())
+
+
+def test_a_spent_budget_makes_metrics_wait_and_take_turns(tmp_path: Path) -> None:
+    callback = quality(tmp_path, budget=0.0)
+    history = History(str(tmp_path))
+    fitted([callback, history], epochs=4)
+    rows = read_history(tmp_path / "metrics.csv")
+    assert [row["explain/skipped"] for row in rows] == [0, 5, 5, 0]  # the first and the last epoch measure everything
+    assert "explain/complexity/gini/gradient" in rows[0]
+    assert "explain/complexity/gini/gradient" not in rows[1]  # an empty cell, not the old value
+
+
+def test_the_cadence_is_per_metric(tmp_path: Path) -> None:
+    callback = quality(tmp_path, budget=None, every_n_epochs={"topk": 2})
+    fitted([callback, History(str(tmp_path))], epochs=5)
+    rows = read_history(tmp_path / "metrics.csv")
+    assert ["explain/stability/topk/gradient" in row for row in rows] == [True, False, True, False, True]
+    assert all("explain/complexity/gini/gradient" in row for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"images": 0}, "images must be an integer of at least 1"),
+        ({"budget": -0.1}, "budget must be at least 0"),
+        ({"every_n_epochs": {"gni": 2}}, "gni"),
+        ({"every_n_epochs": 0}, "at least 1"),
+    ],
+)
+def test_bad_values_are_refused_by_name(options: dict, words: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=words):
+        ExplanationQuality(str(tmp_path), {"gradient": Gradient()}, {"gini": GiniIndex()}, WORST, **options)
+
+
+def test_panels_are_drawn_for_the_same_images_at_each_epoch(tmp_path: Path) -> None:
+    import numpy as np
+
+    panels = AttributionPanels(str(tmp_path), {"gradient": Gradient()}, WORST, images=4, every_n_epochs=2)
+    fitted([panels], epochs=4)
+    assert sorted(file.stem for file in tmp_path.glob("*.png")) == ["epoch_000", "epoch_002", "epoch_003"]
+    with np.load(tmp_path / "epoch_000.npz") as first, np.load(tmp_path / "epoch_003.npz") as last:
+        assert np.array_equal(first["images"], last["images"]) and len(first["images"]) == 4
+        assert not np.array_equal(first["map/gradient"], last["map/gradient"])
+        assert len(set(first["labels"].tolist())) == 4
+
+
+def test_history_drops_the_epochs_that_a_resumed_run_repeats(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("epoch,val/clean_accuracy\n0,0.5\n1,0.6\n")
+    fitted([History(str(tmp_path))])
+    rows = read_history(tmp_path / "metrics.csv")
+    assert [row["epoch"] for row in rows] == [0] and "train/loss" in rows[0]
+
