@@ -1,6 +1,7 @@
 """Lightning callbacks: what is measured, drawn and saved while a model trains."""
 
 from callbacks.attribution_panels import AttributionPanels
+from callbacks.best_checkpoint import BestCheckpoint
 from callbacks.epsilon_schedule import EpsilonSchedule
 from callbacks.explanation_quality import ExplanationQuality
 from callbacks.history import History
@@ -9,6 +10,7 @@ from callbacks.robust_accuracy import RobustAccuracy
 
 __all__ = [
     "AttributionPanels",
+    "BestCheckpoint",
     "EpsilonSchedule",
     "ExplanationQuality",
     "History",

@@ -46,7 +46,7 @@ class ExplanationQuality(pl.Callback):
         attack: Attack,
         images: int = 128,
         every_n_epochs: int | Mapping[str, int] = 1,
-        budget: float | None = 0.2,
+        budget: float | None = 1.0,
         seed: int = 0,
         batch_size: int = 256,
     ):

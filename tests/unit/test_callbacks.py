@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint
 
-from callbacks import AttributionPanels, EpsilonSchedule, ExplanationQuality, History, RobustAccuracy
+from callbacks import AttributionPanels, BestCheckpoint, EpsilonSchedule, ExplanationQuality, History, RobustAccuracy
 from xrobust.attacks import PGD
 from xrobust.attributions import Gradient, InputXGradient
 from xrobust.data import Digits
@@ -164,3 +164,12 @@ def test_history_drops_the_epochs_that_a_resumed_run_repeats(tmp_path: Path) -> 
     rows = read_history(tmp_path / "metrics.csv")
     assert [row["epoch"] for row in rows] == [0] and "train/loss" in rows[0]
 
+
+def test_the_best_epoch_is_chosen_by_the_quantity_of_the_defense(tmp_path: Path) -> None:
+    chosen = {}
+    for adversarial in (False, True):
+        best = BestCheckpoint(str(tmp_path / str(adversarial)))
+        fitted([RobustAccuracy(WORST, WORST), best], epochs=2, adversarial=adversarial)
+        chosen[adversarial] = best.monitor
+        assert (tmp_path / str(adversarial) / "best.ckpt").is_file()
+    assert chosen == {False: "val/clean_accuracy", True: "val/robust_accuracy"}

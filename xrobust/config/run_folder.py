@@ -23,7 +23,7 @@ def open_run_folder(config: dict[str, Any]) -> Path | None:
     Raises:
         UserError: if the folder to resume is no run folder, or its configuration is another one.
     """
-    folder = Path(config["run_dir"])
+    folder = Path(config["resume"] or config["run_dir"])
     file = folder / "config.yaml"
     if config["resume"] is None:
         folder.mkdir(parents=True, exist_ok=True)

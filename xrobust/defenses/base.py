@@ -51,6 +51,7 @@ class RobustClassifier(pl.LightningModule, ABC):
     """
 
     attack: Attack | None = None  # the training attack, for methods that have one
+    selection = "val/robust_accuracy"  # by which the best epoch is chosen
 
     def __init__(self, *, model: nn.Module, optimizer: OptimizerFactory, schedule: Schedule, seed: int = 0):
         super().__init__()

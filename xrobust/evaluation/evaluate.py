@@ -13,6 +13,7 @@ from xrobust.attacks.standing import fresh_logits
 from xrobust.errors import UserError, at_least
 from xrobust.evaluation.batch import Turn, Watch, attack_batch, turns
 from xrobust.evaluation.fingerprint import fingerprint
+from xrobust.evaluation.images import device_of, unit
 from xrobust.evaluation.ladder import Ladder
 from xrobust.evaluation.outcome import Evaluation, Outcomes
 from xrobust.evaluation.store import BatchStore
@@ -45,7 +46,7 @@ def evaluate(
         x: (N, C, H, W) in [0, 1], or uint8, which is divided by 255.
         y: labels (N,).
         ladders: one for each threat model.
-        index: positions of the samples in the data set they come from, (N,); by default 0 … N − 1.
+        index: increasing positions of the samples in the data set they come from, (N,); by default 0 … N − 1.
         seed: of the random streams.
         batch_size: samples attacked at once; it may change when an evaluation is resumed.
         folder: finished batches are kept here, and a later call of equal protocol, model and data goes on after them.
@@ -56,8 +57,10 @@ def evaluate(
     """
     at_least("evaluate", 1, batch_size=batch_size, samples=len(x), ladders=len(ladders))
     index = torch.arange(len(x)) if index is None else index
-    device = next((p.device for p in model.parameters()), x.device)
-    _require_fit(model, _unit(x[:1]).to(device), y)
+    if (index.diff() <= 0).any():
+        raise UserError("evaluate.index must increase from sample to sample")
+    device = device_of(model, x)
+    _require_fit(model, unit(x[:1]).to(device), y)
     store = None if folder is None else BatchStore(Path(folder), fingerprint(model, x, y, index, ladders, seed))
     parts: list[Outcomes] = [] if store is None else store.finished()
     for part in parts:
@@ -66,15 +69,11 @@ def evaluate(
     finished = np.concatenate([part.index for part in parts]) if parts else np.empty(0, dtype=np.int64)
     for rows in torch.from_numpy(~np.isin(index.numpy(), finished)).nonzero().flatten().split(batch_size):
         if len(rows):
-            batch = _unit(x[rows]).to(device), y[rows].to(device)
+            batch = unit(x[rows]).to(device), y[rows].to(device)
             parts.append(attack_batch(model, *batch, index[rows], ladders, seed, watch))
             if store is not None:
                 store.add(parts[-1])
     return Evaluation(tuple(ladders), seed, Outcomes.joined(parts))
-
-
-def _unit(images: Tensor) -> Tensor:
-    return images.float() / 255 if images.dtype == torch.uint8 else images
 
 
 def _require_fit(model: nn.Module, image: Tensor, y: Tensor) -> None:

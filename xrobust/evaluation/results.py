@@ -40,7 +40,7 @@ def accuracies(evaluation: Evaluation, stage: str) -> list[AccuracyResult]:
         results.append(_result(f"{stage}/robust_accuracy", evaluation.standing(i), protocol))
     if len(evaluation.ladders) > 1:
         attacks = [ladder.attack.describe() for ladder in evaluation.ladders]
-        summary = f"the worst of {' and '.join(attack['summary'] for attack in attacks)}"
+        summary = f"all of {', '.join(str(ladder.threat) for ladder in evaluation.ladders)}, each attacked as above"
         protocol = {**attacked, "attack": {"name": "union", "attacks": attacks, "summary": summary}}
         results.append(_result(f"{stage}/union_robust_accuracy", evaluation.union, protocol))
     return results

@@ -14,7 +14,7 @@ import os
 import pickle
 import platform
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from torch import nn
 import xrobust
 from xrobust.errors import UserError
 from xrobust.export.card import model_card
+from xrobust.export.files import replace_file
 from xrobust.export.result import AccuracyResult
 
 FORMAT = 1
@@ -84,6 +85,37 @@ def save_bundle(
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return folder
+
+
+def add_results(
+    folder: str | Path, results: Sequence[AccuracyResult], warnings: Sequence[Mapping[str, Any]] = ()
+) -> None:
+    """Add accuracies to a bundle's description and card; each file is written beside and renamed.
+
+    A result of equal quantity, protocol and number of samples is replaced.
+
+    Args:
+        folder: of the bundle.
+        results: with their protocols.
+        warnings: of the checks for gradient masking, which stay with the accuracies under attack: `check`,
+            `measured`, `threshold`, `advice`, `reference`.
+
+    Raises:
+        UserError: if the folder is no readable bundle.
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    rows = [result.as_dict() for result in results]
+    known = [_identity(row) for row in rows]
+    kept = [row for row in config.get("results", []) if _identity(row) not in known]
+    under_attack = [{**row, "warnings": list(warnings)} if "attack" in row["protocol"] else row for row in rows]
+    config["results"] = kept + under_attack
+    replace_file(folder / "config.json", json.dumps(config, indent=2) + "\n")
+    replace_file(folder / "README.md", model_card(config))
+
+
+def _identity(row: Mapping[str, Any]) -> tuple[str, str, int]:
+    return row["quantity"], json.dumps(row["protocol"], sort_keys=True), row["n"]
 
 
 def load(path: str | Path, device: str | torch.device = "cpu") -> nn.Module:

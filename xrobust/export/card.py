@@ -17,6 +17,7 @@ def model_card(config: dict[str, Any]) -> str:
         f"| {r['n']} | {describe_protocol(r['protocol'])} |"
         for r in config["results"]
     ]
+    warnings = list(dict.fromkeys(_warning(w) for r in config["results"] for w in r.get("warnings", [])))
     results = "\n".join(["| quantity | value | 95% interval | n | protocol |", "|---|---|---|---|---|", *rows])
     threat = config["threat"] or {}
     method = training.get("defense", {}).get("_target_", "unknown").rsplit(".", 1)[-1]
@@ -31,7 +32,7 @@ trained by xrobust {config["versions"]["xrobust"]} with {method} for the threat 
 {results if rows else "None were recorded."}
 
 Accuracy under an attack is an upper bound of the true robust accuracy: a stronger attack may lower it.
-
+{_warnings(warnings)}
 ## Use
 
 ```python
@@ -49,6 +50,16 @@ For research on robustness and explanations. Robustness was measured for the thr
 norms, larger radii, and changes such as rotation, blur or another camera are not covered. The model has learnt
 from one data set and knows nothing about inputs that are unlike it.
 """
+
+
+def _warnings(warnings: list[str]) -> str:
+    if not warnings:
+        return ""
+    return "\n### Warnings\n\nThe accuracies under attack may be too high:\n\n" + "\n".join(warnings) + "\n"
+
+
+def _warning(warning: dict[str, Any]) -> str:
+    return f"- **{warning['check']}**: {warning['measured']}. {warning['advice']} ({warning['reference']})"
 
 
 def _shape(architecture: dict[str, Any]) -> str:

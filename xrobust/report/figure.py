@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 from xrobust.report.history import trajectory
 from xrobust.report.panel import show_image, show_map
-from xrobust.report.run import Run
+from xrobust.report.run import ARROWS, Run
 
 ACCURACIES = {  # log key: label, line style, marker — told apart without colour, too
     "val/clean_accuracy": ("clean (validation)", "-", "o"),
@@ -18,7 +18,6 @@ ACCURACIES = {  # log key: label, line style, marker — told apart without colo
     "train/clean_accuracy": ("clean (training)", ":", ""),
     "train/adversarial_accuracy": ("adversarial (training)", ":", ""),
 }
-ARROWS = {True: " ↑", False: " ↓", None: ""}
 METRIC_COLUMNS = 5
 
 
@@ -59,7 +58,7 @@ def _metrics(figure: SubFigure, run: Run, names: list[str], rows: int) -> None:
         epochs, values = trajectory(run.history, name)
         axes.plot(epochs, values, "-o", markersize=2.5, color="black")
         _, metric, *method = name.removeprefix("explain/").split("/")
-        axes.set_title(f"{metric}{ARROWS[run.directions[name]]}\n{' '.join(method)}".strip(), fontsize=8)
+        axes.set_title(f"{metric} {ARROWS[run.directions[name]]}\n{' '.join(method)}".strip(), fontsize=8)
         axes.tick_params(labelsize=7)
         axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
         axes.grid(alpha=0.3)

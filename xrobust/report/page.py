@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from xrobust.export.result import describe_protocol
 from xrobust.report.figure import draw_report
-from xrobust.report.run import Run
+from xrobust.report.run import ARROWS, Run
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; }
@@ -44,9 +44,8 @@ def _page(run: Run, png: bytes) -> str:
          describe_protocol(r["protocol"])]
         for r in run.results
     ]  # fmt: skip
-    directions = {True: "higher is better", False: "lower is better", None: ""}
     changes = [
-        [c.name, f"{c.first:.4g}", f"{c.last:.4g}", c.verdict, directions[c.higher_is_better]] for c in run.changes()
+        [f"{c.name} {ARROWS[c.higher_is_better]}", f"{c.first:.4g}", f"{c.last:.4g}", c.verdict] for c in run.changes()
     ]
     return f"""<!doctype html>
 <html lang="en">
@@ -58,7 +57,8 @@ def _page(run: Run, png: bytes) -> str:
 <h2>Results</h2>
 {_table(["quantity", "value", "95% interval", "n", "protocol"], results, numbers={1, 3})}
 <h2>Explanations on the probe set, first epoch to last</h2>
-{_table(["metric", "first", "last", "", "direction"], changes, numbers={1, 2})}
+<p>↑ higher is better, ↓ lower is better.</p>
+{_table(["metric", "first", "last", "change"], changes, numbers={1, 2})}
 <h2>Over the epochs</h2>
 <img alt="Accuracies and explanation metrics over the epochs, and attribution maps of the same images at the first,
 middle and last epoch" src="data:image/png;base64,{base64.b64encode(png).decode()}">

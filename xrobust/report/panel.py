@@ -53,7 +53,8 @@ def draw_panel(data: Mapping[str, NDArray], title: str) -> Figure:
     for row, name in zip(grid, rows, strict=True):
         for axes, picture in zip(row, data[name], strict=True):
             (show_map if "map/" in name else show_image)(axes, picture)
-        row[0].set_ylabel(name.replace("map/", "").replace("adversarial_", "…attacked\n"), fontsize=8)
+        label = name.split("/")[-1] + ("\nattacked" if name.startswith("adversarial_") else "")
+        row[0].set_ylabel(label, fontsize=8)
     for i in range(columns):
         grid[0, i].set_title(_verdict(data["labels"][i], data["predictions"][i]), fontsize=8)
         grid[1 + len(methods), i].set_title(_verdict(data["labels"][i], data["adversarial_predictions"][i]), fontsize=8)

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from xrobust.report.history import Row, read_history, trajectory
 from xrobust.report.panel import load_panels
 
+ARROWS = {True: "↑", False: "↓", None: ""}  # which direction is better
+
 
 @dataclass(frozen=True)
 class Change:

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from xrobust.export.result import describe_protocol
-from xrobust.report.run import Run
+from xrobust.report.run import ARROWS, Run
 
 
 def print_summary(run: Run) -> None:
@@ -22,11 +22,14 @@ def print_summary(run: Run) -> None:
     console.print(results)
     changes = run.changes()
     if changes:
-        table = Table(title="Explanations on the probe set, first epoch to last", title_justify="left")
-        for column in ("metric", "first", "last", "", "direction"):
-            table.add_column(column, justify="right" if column in ("first", "last") else "left")
+        table = Table(
+            title="Explanations on the probe set, first epoch to last (↑ higher is better, ↓ lower is better)",
+            title_justify="left",
+        )
+        for column in ("metric", "first", "last", "change"):
+            table.add_column(column, justify="right" if column in ("first", "last") else "left", overflow="fold")
         for c in changes:
-            direction = {True: "higher is better", False: "lower is better", None: ""}[c.higher_is_better]
-            table.add_row(c.name, f"{c.first:.4g}", f"{c.last:.4g}", c.verdict, direction)
+            arrow = ARROWS[c.higher_is_better]
+            table.add_row(f"{c.name} {arrow}", f"{c.first:.4g}", f"{c.last:.4g}", c.verdict)
         console.print(table)
     console.print(f"Run folder: {run.folder}", soft_wrap=True)

@@ -1,5 +1,6 @@
 """Checks for gradient masking and other failures of an evaluation."""
 
+from xrobust.evaluation.masking.after import check_evaluation
 from xrobust.evaluation.masking.base import Check, Finding, run_checks, warnings_of
 from xrobust.evaluation.masking.gradients import UnusableGradients
 from xrobust.evaluation.masking.optimisation import LossDoesNotRise, MoreStepsWin, UnboundedAttackFails
@@ -23,6 +24,7 @@ __all__ = [
     "UnboundedAttackFails",
     "UnusableGradients",
     "WeakerAttackWins",
+    "check_evaluation",
     "run_checks",
     "spread",
     "warnings_of",

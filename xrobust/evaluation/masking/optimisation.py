@@ -41,7 +41,7 @@ class UnboundedAttackFails(Check):
 
 @dataclass(frozen=True, kw_only=True)
 class MoreStepsWin(Check):
-    """Share of samples that withstood the evaluation but not a longer attack: attacks must converge (Carlini et al. 2019).
+    """Share of samples that withstood the evaluation, but not a longer attack (Carlini et al. 2019).
 
     Args:
         steps: of APGD, ≥ 1.

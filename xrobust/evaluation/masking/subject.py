@@ -71,17 +71,13 @@ class Subject:
         white_box: Attack,
         *,
         count: int = 200,
-        index: Tensor | None = None,
-        standing: Tensor | None = None,
         surrogate: nn.Module | None = None,
         seed: int = 0,
     ) -> Subject:
         """At most `count` of the samples that the model gets right, spread evenly over the set."""
-        index = torch.arange(len(x)) if index is None else index
-        right = (fresh_logits(model, x).argmax(1) == y).nonzero().flatten()
-        rows = right[spread(len(right), count).to(right.device)]
-        standing = None if standing is None else standing[rows]
-        return Subject(model, x[rows], y[rows], index[rows.cpu()], white_box, standing, surrogate, seed)
+        right = (fresh_logits(model, x).argmax(1) == y).nonzero().flatten().cpu()
+        rows = right[spread(len(right), count)]
+        return Subject(model, x[rows], y[rows], rows, white_box, surrogate=surrogate, seed=seed)
 
 
 def spread(total: int, count: int) -> Tensor:

@@ -1,0 +1,31 @@
+"""The checkpoint that is tested and exported."""
+
+from __future__ import annotations
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps the epoch that was best on held-out validation data, as `<folder>/best.ckpt`.
+
+    Args:
+        folder: where to.
+        monitor: the quantity to maximise; none means the one that the defense names as its `selection`: robust
+            accuracy, or clean accuracy for training without an adversary (where the most robust epoch is the least
+            trained one).
+    """
+
+    def __init__(self, folder: str, monitor: str | None = None):
+        super().__init__(
+            dirpath=folder,
+            filename="best",
+            monitor=monitor,
+            mode="max",
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        )
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self.monitor = self.monitor or pl_module.selection  # type: ignore[assignment]
+        super().setup(trainer, pl_module, stage)

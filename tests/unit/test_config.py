@@ -1,0 +1,70 @@
+"""Building from configuration: places in messages, the allowlist, the run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from xrobust.config.build import build
+from xrobust.config.run_folder import open_run_folder
+from xrobust.errors import UserError, at_least
+from xrobust.schedules import Ramp
+
+RAMP = {"_target_": "xrobust.schedules.Ramp", "end": 0.5}
+
+
+def test_a_node_becomes_an_object_and_a_partial_waits() -> None:
+    assert build(RAMP, "schedule") == Ramp(end=0.5)
+    optimizer = build({"_target_": "torch.optim.SGD", "_partial_": True, "lr": 0.1}, "optim")
+    assert isinstance(optimizer([torch.nn.Parameter(torch.zeros(1))]), torch.optim.SGD)
+
+
+@pytest.mark.parametrize(
+    ("node", "words"),
+    [
+        ({**RAMP, "end": 2}, "Ramp.end must be a share of the run"),
+        ({**RAMP, "end": "soon"}, "schedule: "),
+        ({**RAMP, "ned": 1}, "schedule.ned=1 is not a parameter of xrobust.schedules.Ramp, did you mean 'end'"),
+        ({"_target_": "builtins.eval"}, r"schedule\._target_=builtins\.eval: a configuration may only name"),
+        ({"_target_": "xrobust.schedules.Rmap"}, "did you mean 'Ramp'"),
+        ({"_target_": "xrobust.nowhere.Ramp"}, "does not exist"),
+        ({"_target_": "xrobust.threat.ThreatModel", "norm": "l2"}, "schedule.eps is missing"),
+    ],
+)
+def test_mistakes_are_refused_with_their_place(node: dict, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        build(node, "schedule")
+
+
+def configuration(folder: Path, **changes: object) -> dict:
+    return {"run_dir": str(folder), "resume": None, "debug": False, "logger": {}, "seed": 0, **changes}
+
+
+def test_a_run_folder_is_opened_once_and_resumed_only_by_the_same_configuration(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert open_run_folder(configuration(folder)) is None
+    assert (folder / "config.yaml").is_file()
+    resume = {"resume": str(folder), "debug": True, "logger": {"wandb": {}}}
+    assert open_run_folder(configuration(folder, **resume)) is None  # killed before the first epoch ended
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "last.ckpt").touch()
+    assert open_run_folder(configuration(folder, **resume)) == folder / "checkpoints" / "last.ckpt"
+    with pytest.raises(UserError, match="these differ: seed"):
+        open_run_folder(configuration(folder, **resume, seed=1))
+    with pytest.raises(UserError, match="is not a run folder"):
+        open_run_folder(configuration(folder, resume=str(tmp_path)))
+
+
+@pytest.mark.parametrize("value", [0, 2.5, "3", True, None])
+def test_whole_numbers_below_the_minimum_or_of_another_kind_are_refused(value: object) -> None:
+    with pytest.raises(UserError, match=r"PGD\.steps must be an integer of at least 1, got"):
+        at_least("PGD", 1, steps=value)
+
+
+@pytest.mark.parametrize("value", [-0.1, float("nan"), "0.3"])
+def test_numbers_below_the_minimum_are_refused(value: object) -> None:
+    with pytest.raises(UserError, match=r"PGD\.momentum must be at least 0, got"):
+        at_least("PGD", 0.0, momentum=value)
+    at_least("PGD", 0.0, momentum=0, other=0.5)

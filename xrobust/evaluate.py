@@ -1,0 +1,160 @@
+"""Evaluate a trained model so that the numbers can be believed.
+
+python -m xrobust.evaluate bundle=runs/2026-01-31_12-00-00/bundle threat=linf_0_2 attack=autoattack_standard
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xrobust.config import cli, schema
+from xrobust.errors import UserError, at_least, one_of
+
+if TYPE_CHECKING:
+    import torch
+    from omegaconf import DictConfig
+    from torch import Tensor, nn
+
+    from xrobust.threat import ThreatModel
+
+CONF = Path(__file__).resolve().parents[1] / "conf"
+CONFIG_NAME = "evaluate"
+STAGES = {"test": "test", "validation": "val"}  # the split → the first part of the log keys
+
+
+def evaluate(cfg: DictConfig) -> None:
+    """Check, load, attack, look for gradient masking, report."""
+    # Heavy imports come here, so that `--cfg job` and `--help` answer at once.
+    from xrobust import evaluation as room
+    from xrobust.config.build import build, build_all, save_yaml
+    from xrobust.config.check import check_run
+    from xrobust.config.threats import for_each_threat
+    from xrobust.evaluation.masking import check_evaluation
+    from xrobust.evaluation.output import write_outputs
+    from xrobust.export.bundle import add_results, load
+    from xrobust.report.evaluation import print_evaluation
+    from xrobust.report.progress import EvaluationProgress
+
+    configs = for_each_threat(cfg, CONFIG_NAME)
+    for config in configs:
+        check_run(config)
+    config = configs[0]  # the others differ in their threat models alone
+    check_values(config)
+    ladders = [room.Ladder(build(each["attack"], "attack"), config["eps"] or ()) for each in configs]
+    white_boxes = [build(each["white_box"], "white_box") for each in configs]
+    checks = build_all(config["check"], "check")
+    device = chosen_device(config["device"])
+    model = chosen_model(config).to(device).eval()
+    surrogate = None if config["surrogate"] is None else load(config["surrogate"], device)
+    x, y, index = chosen_images(config)
+    folder = chosen_folder(config, [ladder.threat for ladder in ladders])
+    options = {"index": index, "seed": config["seed"], "batch_size": config["batch_size"], "folder": folder}
+
+    with EvaluationProgress(len(x) * sum(len(ladder.rungs) * len(ladder.members) for ladder in ladders)) as progress:
+        evaluation = room.evaluate(model, x, y, ladders, watch=progress, **options)
+    subset = {"count": config["check_images"], "surrogate": surrogate}
+    findings = check_evaluation(evaluation, model, x, y, white_boxes, checks, **subset)
+    stage = STAGES[config["split"]]
+    save_yaml(config, folder / "config.yaml")
+    summary = write_outputs(folder, evaluation, findings, stage, str(device))
+    if config["bundle"] is not None and Path(config["bundle"]).is_dir():
+        add_results(config["bundle"], room.accuracies(evaluation, stage), summary["warnings"])
+    print_evaluation(summary, folder)
+
+
+def check_values(config: dict[str, Any]) -> None:
+    """Refuse what the schema lets pass.
+
+    Raises:
+        UserError: naming the value, its place and what is allowed.
+    """
+    at_least("evaluate", 1, batch_size=config["batch_size"], check_images=config["check_images"])
+    if config["limit"] is not None:
+        at_least("evaluate", 1, limit=config["limit"])
+    if config["split"] not in STAGES:
+        raise one_of("split", config["split"], STAGES)
+    if config["threats"] is not None and len(config["threats"]) > 1 and config["eps"] is not None:
+        raise UserError(f"eps={config['eps']} goes with one threat model, but threats={config['threats']} are several")
+    if (config["bundle"] is None) == (config["model"] is None):
+        raise UserError("exactly one must be given: bundle=<folder or checkpoint>, or model=<choice> weights=<file>")
+    if config["bundle"] is not None and config["weights"] is not None:
+        raise UserError(f"weights={config['weights']} go with model=…; a bundle has its own weights")
+
+
+def chosen_device(name: str) -> torch.device:
+    """The device of that name; for "auto", a GPU if there is one."""
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.zeros(1, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device={name} cannot be used here ({reason}); allowed: auto, cpu, cuda, cuda:1, …") from error
+
+
+def chosen_model(config: dict[str, Any]) -> nn.Module:
+    """The network of the bundle, or the model with its weights."""
+    from xrobust.config.build import build
+    from xrobust.export.bundle import load
+    from xrobust.export.weights import load_weights
+
+    if config["bundle"] is not None:
+        return load(config["bundle"])
+    pretrained = config["model"].get("pretrained") or config["model"].get("weights")
+    if config["weights"] is None and not pretrained:
+        raise UserError("weights=<file> must be given: the model would be evaluated with random weights")
+    model = build(config["model"], "model")
+    if config["weights"] is not None:
+        load_weights(model, config["weights"])
+    return model
+
+
+def chosen_images(config: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+    """Images, labels and positions of the split, or of `limit` of its images that are balanced over the classes."""
+    import torch
+
+    from xrobust.config.build import build
+    from xrobust.data.split import balanced_choice
+
+    datamodule = build(config["data"], "data")
+    loader = datamodule.test_dataloader() if config["split"] == "test" else datamodule.val_dataloader()
+    index = torch.arange(len(loader.labels))
+    if config["limit"] is not None:
+        index = balanced_choice(loader.labels, config["limit"], seed=0).sort().values  # whatever the attack's seed
+    return loader.images[index], loader.labels[index], index
+
+
+def chosen_folder(config: dict[str, Any], threats: Sequence[ThreatModel]) -> Path:
+    """`output`, or evaluation/<attack>_<threat models> beside what is evaluated."""
+    if config["output"] is not None:
+        return Path(config["output"])
+    source = config["bundle"] or config["weights"]
+    beside = Path(source).resolve() if source else Path.cwd() / "pretrained"
+    of = [] if beside.is_dir() else [beside.stem]
+    balls = [f"{threat.norm}_{_short(threat.fraction)}" for threat in threats]
+    return beside.parent / "evaluation" / "_".join([*of, config["attack_name"], *balls])
+
+
+def _short(eps: Fraction) -> str:
+    """0.2 or 8_255, whichever is exact."""
+    decimal = f"{float(eps):g}"
+    return decimal if Fraction(decimal) == eps else f"{eps.numerator}_{eps.denominator}"
+
+
+def main() -> None:
+    """The command."""
+    if not (CONF / f"{CONFIG_NAME}.yaml").is_file():
+        print(f"error: {CONF} is missing: install xrobust from its repository with pip install -e .", file=sys.stderr)
+        sys.exit(2)
+    schema.register()
+    cli.run(evaluate, CONF, CONFIG_NAME)
+
+
+if __name__ == "__main__":
+    main()

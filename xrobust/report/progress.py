@@ -1,0 +1,53 @@
+"""How far an evaluation is, live on the terminal."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class Turn(Protocol):
+    """A member of an attack is done with a batch of samples."""
+
+    @property
+    def threat(self) -> str: ...
+    @property
+    def member(self) -> str: ...
+    @property
+    def samples(self) -> int: ...
+    @property
+    def standing(self) -> int: ...
+
+
+class EvaluationProgress:
+    """A bar over all turns with the time that is left, and how many samples stand after which attack.
+
+    Use it as a context manager, and call it with each turn.
+
+    Args:
+        total: samples × turns of the whole evaluation.
+    """
+
+    def __init__(self, total: int):
+        columns = (TextColumn("{task.description}"), BarColumn(20), TimeElapsedColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns)
+        self._task = self._progress.add_task("attacking", total=total)
+        self._standing: dict[str, Counter[str]] = defaultdict(Counter)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def __call__(self, turn: Turn) -> None:
+        standing = self._standing[turn.threat]
+        standing[turn.member] += turn.standing
+        counts = "\n".join(f"  {count} stand after {member}" for member, count in standing.items())
+        self._progress.update(self._task, advance=turn.samples, description=f"{turn.threat}\n{counts}")
