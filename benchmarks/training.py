@@ -9,6 +9,7 @@ measurements in one process; peak memory is that of a fresh process each.
 from __future__ import annotations
 
 import argparse
+import logging
 import platform
 import resource
 import statistics
@@ -170,33 +171,15 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.memory_of:
         return train_for_memory(arguments.memory_of)
-    import logging
-
     logging.disable(logging.INFO)
-    rows = []
     ratio, ours, plain = time_default(arguments.rounds, epochs=4)
-    rows.append(("epoch, PGD-7, 2C2F, 3,600 digits, batch 100, fp32", f"{ours:.2f} s", f"{plain:.2f} s", ratio))
+    rows = [("epoch, PGD-7, 2C2F, 3,600 digits, batch 100, fp32", f"{ours:.2f} s", f"{plain:.2f} s", ratio)]
     ratio, ours, plain = time_bf16(arguments.rounds, epochs=3)
-    rows.append(
-        (
-            "epoch, PGD-7, Madry CNN, 512 digits, batch 128: bf16 + channels_last / fp32 loop",
-            f"{ours:.2f} s",
-            f"{plain:.2f} s",
-            ratio,
-        )
-    )
-    memory = {which: peak_memory(which) for which in ("ours", "plain")}
-    rows.append(
-        (
-            "peak memory, PGD-7, ResNet-18, batch 128",
-            f"{memory['ours']:.0f} MiB",
-            f"{memory['plain']:.0f} MiB",
-            memory["ours"] / memory["plain"],
-        )
-    )
-    print(
-        f"\n{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}\n"
-    )
+    work = "epoch, PGD-7, Madry CNN, 512 digits, batch 128: bf16 + channels_last / fp32 loop"
+    rows.append((work, f"{ours:.2f} s", f"{plain:.2f} s", ratio))
+    ours, plain = peak_memory("ours"), peak_memory("plain")
+    rows.append(("peak memory, PGD-7, ResNet-18, batch 128", f"{ours:.0f} MiB", f"{plain:.0f} MiB", ours / plain))
+    print(f"\n{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
     print("| work | xrobust | plain loop | ratio |\n|---|---|---|---|")
     for name, mine, theirs, value in rows:
         print(f"| {name} | {mine} | {theirs} | {value:.2f} |")

@@ -16,7 +16,6 @@ from xrobust.errors import UserError, at_least, one_of
 
 if TYPE_CHECKING:
     import torch
-    from omegaconf import DictConfig
     from torch import Tensor, nn
 
     from xrobust.threat import ThreatModel
@@ -26,8 +25,8 @@ CONFIG_NAME = "evaluate"
 STAGES = {"test": "test", "validation": "val"}  # the split → the first part of the log keys
 
 
-def evaluate(cfg: DictConfig) -> None:
-    """Check, load, attack, look for gradient masking, report."""
+def evaluate(cfg: Any) -> None:
+    """Check, load, attack, look for gradient masking, report: the job of a composed configuration."""
     # Heavy imports come here, so that `--cfg job` and `--help` answer at once.
     from xrobust import evaluation as room
     from xrobust.config.build import build, build_all, save_yaml
@@ -39,7 +38,7 @@ def evaluate(cfg: DictConfig) -> None:
     from xrobust.report.evaluation import print_evaluation
     from xrobust.report.progress import EvaluationProgress
 
-    configs = for_each_threat(cfg, CONFIG_NAME)
+    configs = for_each_threat(cfg, CONF, CONFIG_NAME)
     for config in configs:
         check_run(config)
     config = configs[0]  # the others differ in their threat models alone

@@ -139,7 +139,6 @@ def test_no_check_warns_of_a_sound_model(norm: str, eps: float, digits_model: nn
         ("unusable_gradients", Detached),
         ("unusable_gradients", OnlyAtImages),
         ("loss_does_not_rise", Quantised),
-        ("loss_does_not_rise", Saturated),
         ("unbounded_attack_fails", Quantised),
         ("single_step_wins", OnlyAtImages),
         ("noise_wins", Quantised),
@@ -154,6 +153,57 @@ def test_each_check_sees_its_planted_fault(
     if plant is not in_training_mode:
         model.eval()
     found = CHECKS[name](subject(model, digits, eps=0.2, surrogate=digits_model), name)
-    print(name, plant.__name__, found.value)
     assert found.warns and found.check == name
     assert found.value > found.threshold and found.measured and found.advice and found.reference
+
+
+def test_an_evaluation_that_has_not_converged_is_seen(digits_model: nn.Module, digits) -> None:
+    sound = subject(digits_model, digits)
+    weak = Subject(sound.model, sound.x, sound.y, sound.index, sound.white_box, standing=torch.ones(COUNT) > 0)
+    check = CHECKS["more_steps_win"]
+    assert not check(sound).warns
+    assert check(weak).warns and check(weak).value == pytest.approx(sound.broken.double().mean().item(), abs=0.02)
+
+
+def test_without_a_surrogate_the_transfer_check_is_not_made(digits_model: nn.Module, digits) -> None:
+    findings = run_checks(CHECKS, subject(digits_model, digits))
+    assert {"transfer_wins"} == CHECKS.keys() - {finding.check for finding in findings}
+
+
+def test_an_attack_that_cannot_run_is_a_warning(digits_model: nn.Module, digits) -> None:
+    findings = run_checks({"noise": NoiseWins(threshold=0.02)}, subject(Detached(digits_model).eval(), digits))
+    assert [finding.warns for finding in findings] == [True]
+    assert "could not be measured" in findings[0].measured
+
+
+def test_nothing_is_found_where_no_sample_is_right(digits_model: nn.Module, digits) -> None:
+    wrong = Subject.of(digits_model, digits[0][:20], (digits[1][:20] + 1) % 10, white_box())
+    assert run_checks(CHECKS, wrong) == []
+
+
+def test_equal_findings_warn_once(digits_model: nn.Module, digits) -> None:
+    findings = [CHECKS["probability_outputs"](subject(probabilities(digits_model), digits)) for _ in range(2)]
+    assert len(warnings_of(findings)) == 1
+
+
+def test_checks_leave_model_and_random_state_alone(digits_model: nn.Module, digits) -> None:
+    model = in_training_mode(Noisy(digits_model))
+    modes, state = [module.training for module in model.modules()], torch.get_rng_state()
+    for name in ("random_outputs", "training_mode", "unusable_gradients"):
+        CHECKS[name](Subject(model, digits[0][:8], digits[1][:8], torch.arange(8), white_box()))
+    assert [module.training for module in model.modules()] == modes
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_threshold_is_a_share() -> None:
+    with pytest.raises(UserError, match=r"RandomOutputs.threshold .* \[0, 1\], got 2"):
+        RandomOutputs(threshold=2)
+
+
+def test_the_samples_of_a_subject_are_right_and_spread_over_the_set(digits_model: nn.Module, digits) -> None:
+    chosen = subject(digits_model, digits)
+    assert len(chosen.x) == COUNT and torch.equal(chosen.x, digits[0][chosen.index])
+    assert (digits_model(chosen.x).argmax(1) == chosen.y).all()
+    assert chosen.index[-1] > 190 and (chosen.index.diff() > 0).all()
+    assert spread(5, 10).tolist() == [0, 1, 2, 3, 4] and spread(0, 10).tolist() == []

@@ -15,7 +15,8 @@ def fixed_conditions(device: torch.device, seed: int) -> Iterator[None]:
     The random state is for models that draw random numbers themselves; attacks have their own streams.
     """
     cuda = device.type == "cuda"
-    matmul = torch.get_float32_matmul_precision()
+    matmul = torch.backends.cuda.matmul
+    precision = matmul.fp32_precision
     with (
         torch.random.fork_rng([device] if cuda else []),
         torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
@@ -24,8 +25,8 @@ def fixed_conditions(device: torch.device, seed: int) -> Iterator[None]:
         if cuda:
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
-        torch.set_float32_matmul_precision("highest")
+        matmul.fp32_precision = "ieee"
         try:
             yield
         finally:
-            torch.set_float32_matmul_precision(matmul)
+            matmul.fp32_precision = precision

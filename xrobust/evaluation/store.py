@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -63,7 +64,7 @@ def _require_same(file: Path, fingerprint: dict[str, Any]) -> None:
 
 def _read(file: Path) -> Outcomes:
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             return Outcomes(**arrays)
-    except (OSError, ValueError, TypeError, EOFError, BadZipFile) as error:
+    except (OSError, ValueError, TypeError, EOFError, BadZipFile, zlib.error) as error:
         raise UserError(f"{file} is damaged: {error}; remove it to attack its samples again") from error

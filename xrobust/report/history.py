@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
-import os
+import io
 from pathlib import Path
+
+from xrobust.export.files import replace_file
 
 Row = dict[str, float]
 
@@ -20,12 +22,11 @@ def read_history(file: Path) -> list[Row]:
 def write_history(file: Path, rows: list[Row]) -> None:
     """Write the rows beside and rename; a value that a row lacks is an empty cell."""
     columns = ["epoch", *sorted({name for row in rows for name in row} - {"epoch"})]
-    beside = file.with_suffix(".partial")
-    with beside.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, columns)
-        writer.writeheader()
-        writer.writerows({**row, "epoch": int(row["epoch"])} for row in rows)
-    os.replace(beside, file)
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, columns)
+    writer.writeheader()
+    writer.writerows({**row, "epoch": int(row["epoch"])} for row in rows)
+    replace_file(file, table.getvalue())
 
 
 def trajectory(rows: list[Row], name: str) -> tuple[list[float], list[float]]:

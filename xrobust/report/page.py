@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import html
 import io
-import os
 
 from matplotlib.figure import Figure
 
+from xrobust.export.files import replace_file
 from xrobust.export.result import describe_protocol
 from xrobust.report.figure import draw_report
 from xrobust.report.run import ARROWS, Run
@@ -26,10 +26,8 @@ def write_report(run: Run) -> None:
     """Write report.png and report.html into the run folder, each beside and renamed."""
     figure = draw_report(run)
     png = _png(figure)
-    for name, content in (("report.png", png), ("report.html", _page(run, png).encode())):
-        beside = run.folder / f".{name}.partial"
-        beside.write_bytes(content)
-        os.replace(beside, run.folder / name)
+    replace_file(run.folder / "report.png", png)
+    replace_file(run.folder / "report.html", _page(run, png))
 
 
 def _png(figure: Figure) -> bytes:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from xrobust.attacks import Attack
-from xrobust.evaluation.fixed import fixed_conditions
 from xrobust.evaluation.images import device_of, unit
 from xrobust.evaluation.masking.base import Check, Finding, run_checks
 from xrobust.evaluation.masking.subject import Subject, spread
@@ -41,9 +40,8 @@ def check_evaluation(
     device = device_of(model, x)
     images, labels = unit(x[rows]).to(device), y[rows].to(device)
     findings = []
-    with fixed_conditions(device, evaluation.seed):
-        for i, white_box in enumerate(white_boxes):
-            standing = torch.from_numpy(evaluation.standing(i))[rows].to(device)
-            subject = Subject(model, images, labels, index, white_box, standing, surrogate, evaluation.seed)
-            findings += run_checks(checks, subject)
+    for i, white_box in enumerate(white_boxes):
+        standing = torch.from_numpy(evaluation.standing(i))[rows].to(device)
+        subject = Subject(model, images, labels, index, white_box, standing, surrogate, evaluation.seed)
+        findings += run_checks(checks, subject)
     return list(dict.fromkeys(findings))

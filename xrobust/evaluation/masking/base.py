@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 from xrobust.errors import UserError
+from xrobust.evaluation.fixed import fixed_conditions
 from xrobust.evaluation.masking.subject import Subject
 
 
@@ -67,13 +68,14 @@ class Check(ABC):
         return True
 
     def __call__(self, subject: Subject, name: str | None = None) -> Finding:
-        """Measure the share.
+        """Measure the share, in float32 and without a trace in the model or the random state.
 
         Args:
             subject: what is suspected.
             name: of the check in the finding; by default its class.
         """
-        value, measured = self.measure(subject)
+        with fixed_conditions(subject.x.device, subject.seed):
+            value, measured = self.measure(subject)
         name = name or type(self).__name__
         return Finding(name, value, self.threshold, measured, self.advice, self.reference)
 
