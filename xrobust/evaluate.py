@@ -36,7 +36,7 @@ def evaluate(cfg: Any) -> None:
     from xrobust.evaluation.output import write_outputs
     from xrobust.export.bundle import add_results, load
     from xrobust.report.evaluation import print_evaluation
-    from xrobust.report.progress import EvaluationProgress
+    from xrobust.report.progress import EvaluationProgress, busy
 
     configs = for_each_threat(cfg, CONF, CONFIG_NAME)
     for config in configs:
@@ -56,7 +56,8 @@ def evaluate(cfg: Any) -> None:
     with EvaluationProgress(len(x) * sum(len(ladder.rungs) * len(ladder.members) for ladder in ladders)) as progress:
         evaluation = room.evaluate(model, x, y, ladders, watch=progress, **options)
     subset = {"count": config["check_images"], "surrogate": surrogate}
-    findings = check_evaluation(evaluation, model, x, y, white_boxes, checks, **subset)
+    with busy("looking for gradient masking"):
+        findings = check_evaluation(evaluation, model, x, y, white_boxes, checks, **subset)
     stage = STAGES[config["split"]]
     save_yaml(config, folder / "config.yaml")
     summary = write_outputs(folder, evaluation, findings, stage, str(device))

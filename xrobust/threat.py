@@ -59,8 +59,8 @@ class ThreatModel:
         object.__setattr__(self, "clip", (float(self.clip[0]), float(self.clip[1])))
 
     def __str__(self) -> str:
-        eps = self.fraction
-        return f"{self.norm} ε={eps if 255 % eps.denominator == 0 else f'{float(eps):g}'}"
+        decimal = f"{self.radius:g}"
+        return f"{self.norm} ε={decimal if Fraction(decimal) == self.fraction else self.fraction}"
 
     @property
     def fraction(self) -> Fraction:

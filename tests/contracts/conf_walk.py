@@ -27,10 +27,14 @@ def choices(group: str) -> list[str]:
     return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
 
 
-def composed(*overrides: str) -> dict[str, Any]:
-    """The resolved training configuration of a command line."""
+# What Hydra itself fills in while a command runs.
+AT_RUN_TIME = {"train": ["run_dir=runs/test", "hydra.run.dir=runs/test"], "evaluate": ["attack_name=test"]}
+
+
+def composed(*overrides: str, command: str = "train") -> dict[str, Any]:
+    """The resolved configuration of a command line."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return plain(compose("train", ["run_dir=runs/test", "hydra.run.dir=runs/test", *overrides]))
+        return plain(compose(command, [*AT_RUN_TIME[command], *overrides]))
 
 
 def built(group: str, name: str, *overrides: str) -> Any:

@@ -13,7 +13,8 @@ from xrobust.config.check import check_run, resolve_target
 from xrobust.errors import UserError
 
 MOUNTS = {"attack": ["attack@train_attack", "attack@val_attack", "attack@test_attack"]}
-LISTS = ("attribution", "metrics", "callbacks", "logger")
+LISTS = ("attribution", "metrics", "callbacks", "logger", "check")
+COMMANDS = {"check": "evaluate"}  # groups of other commands than train.py
 EVERY_CHOICE = [
     (group, name)
     for group in sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
@@ -27,7 +28,8 @@ def test_every_choice_composes_and_passes_the_signature_check(group: str, name: 
         choice = f"{mount}=[{name}]" if group in LISTS else f"{mount}={name}"
         given = GIVEN.get(f"{group}={name}", [])
         where = mount.partition("@")[2] or group
-        check_run(composed(choice, *[override.replace("test_attack", where) for override in given]))
+        overrides = [override.replace("test_attack", where) for override in given]
+        check_run(composed(choice, *overrides, command=COMMANDS.get(group, "train")))
 
 
 def test_every_file_begins_with_a_comment_that_says_what_it_is() -> None:

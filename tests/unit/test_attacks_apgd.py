@@ -50,9 +50,7 @@ def test_dlr_equals_its_formula_and_ignores_shift_and_scale() -> None:
     expected = torch.tensor([(0 - 4) / (4 - (1 + 0) / 2), (4 - 2) / (5 - (2 + 1) / 2)])
     torch.testing.assert_close(targeted_dlr(logits, y, target), expected)
     three = logits[:, :3]
-    torch.testing.assert_close(
-        targeted_dlr(three, y, torch.tensor([1, 0]))[0], torch.tensor((1 - 4.0) / (4 - 1))
-    )
+    torch.testing.assert_close(targeted_dlr(three, y, torch.tensor([1, 0]))[0], torch.tensor((1 - 4.0) / (4 - 1)))
 
 
 def test_dlr_refuses_two_classes() -> None:

@@ -167,9 +167,7 @@ def test_expectation_is_deterministic_and_leaves_the_global_generator_alone(digi
     assert torch.equal(torch.get_rng_state(), state)
     torch.rand(5)
     assert torch.equal(first, attack(Jittery(digits_model), x, y, generator=torch.Generator().manual_seed(1)))
-    assert not torch.equal(
-        first, attack(Jittery(digits_model), x, y, generator=torch.Generator().manual_seed(2))
-    )
+    assert not torch.equal(first, attack(Jittery(digits_model), x, y, generator=torch.Generator().manual_seed(2)))
 
 
 def test_the_averages_equal_their_formulas(digits, digits_model) -> None:

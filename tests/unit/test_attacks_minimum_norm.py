@@ -132,9 +132,7 @@ def test_minimum_perturbation_leaves_no_trace(digits, digits_model) -> None:
     digits_model.train()
     state = torch.get_rng_state()
     with torch.inference_mode():
-        inside = FAB(threat=ThreatModel("linf", "0.1"), steps=3).minimum_perturbation(
-            digits_model, x * 1, y * 1
-        )
+        inside = FAB(threat=ThreatModel("linf", "0.1"), steps=3).minimum_perturbation(digits_model, x * 1, y * 1)
     outside = FAB(threat=ThreatModel("linf", "0.1"), steps=3).minimum_perturbation(digits_model, x, y)
     assert all(torch.equal(a, b) for a, b in zip(inside, outside, strict=True))
     assert all(module.training for module in digits_model.modules())
@@ -185,9 +183,7 @@ def _shortest(norm: str, x: Tensor, w: Tensor, residual: Tensor) -> float:
     bounds = [(0, float(1 - v)) for v in x] + [(0, float(v)) for v in x]
     if norm == "l1":
         return linprog([1.0] * 16, A_eq=[up_down], b_eq=[-float(residual)], bounds=bounds).fun
-    limits = torch.cat(
-        [torch.cat([torch.eye(8), torch.eye(8)], 1), -torch.ones(8, 1)], 1
-    ).numpy()  # up + down ≤ t
+    limits = torch.cat([torch.cat([torch.eye(8), torch.eye(8)], 1), -torch.ones(8, 1)], 1).numpy()  # up + down ≤ t
     equal = [[*up_down, 0.0]]
     return linprog([0.0] * 16 + [1.0], limits, [0.0] * 8, equal, [-float(residual)], [*bounds, (0, None)]).fun
 
@@ -201,9 +197,7 @@ def test_the_l2_step_to_a_hyperplane_meets_the_optimality_conditions() -> None:
     torch.testing.assert_close((step * w).sum(1), -residual)
     at_edge = (x + step < 1e-9) | (x + step > 1 - 1e-9)
     multiplier = (step / w).masked_fill(at_edge, torch.nan)  # one number a row where the box is not active
-    assert (
-        at_edge.any() and ((multiplier - multiplier.nanmean(1, keepdim=True)).abs().nan_to_num() < 1e-9).all()
-    )
+    assert at_edge.any() and ((multiplier - multiplier.nanmean(1, keepdim=True)).abs().nan_to_num() < 1e-9).all()
     assert (step.abs() <= (multiplier.nanmean(1, keepdim=True) * w).abs() + 1e-9).all()
 
 

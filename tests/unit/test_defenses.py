@@ -55,7 +55,5 @@ def test_statistics_are_tracked_again_after_the_loss(digits: tuple[Tensor, Tenso
 
 
 def test_an_unknown_policy_is_refused() -> None:
-    with pytest.raises(
-        UserError, match=r"defense\.batch_norm must be one of .* got 'none'"
-    ):
+    with pytest.raises(UserError, match=r"defense\.batch_norm must be one of .* got 'none'"):
         module("none")

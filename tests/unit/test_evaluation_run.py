@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from xrobust.attacks import APGD, FGSM, PGD, Attack, Square, UniformNoise, WorstOf
 from xrobust.errors import UserError
 from xrobust.evaluation import Evaluation, Ladder, Turn, accuracies, curve, evaluate, turn_by_turn
+from xrobust.evaluation.fixed import fixed_conditions
 from xrobust.evaluation.outcome import MISCLASSIFIED, STANDING
 from xrobust.threat import ThreatModel
 
@@ -226,6 +227,7 @@ def test_a_killed_evaluation_goes_on_to_the_same_outcomes(
     seen.clear()
     resumed = evaluate(digits_model, *images, ladders, batch_size=17, folder=tmp_path, watch=seen.append)
     assert same(whole, resumed)
+    assert not list(tmp_path.rglob("*.partial"))
     assert all((tmp_path / "batches" / name).stat().st_mtime_ns == time for name, time in kept.items())
     assert sum(turn.samples for turn in seen) == 120 * 8, "finished batches count in the progress"
     own = [turn for turn in seen if turn.threat == str(LINF) and turn.member == "square"]
@@ -305,3 +307,16 @@ class Detach(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.detach()
+
+
+def test_the_conditions_of_an_evaluation_end_with_it() -> None:
+    def state() -> list[object]:
+        cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+        return [cudnn.enabled, cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32, matmul.fp32_precision]
+
+    before, drawn = state(), []
+    for _ in range(2):
+        with fixed_conditions(torch.device("cpu"), seed=3):
+            assert state() == [True, False, True, False, "ieee"]
+            drawn.append(torch.rand(3))
+    assert state() == before and torch.equal(*drawn)

@@ -156,7 +156,7 @@ def test_radii_are_exact_fractions() -> None:
     assert ThreatModel("linf", "8/255").fraction == Fraction(8, 255)
     assert ThreatModel("linf", 0.3).fraction == Fraction(3, 10)
     assert str(ThreatModel("linf", "8/255")) == "linf ε=8/255"
-    assert str(ThreatModel("l2", 0.5)) == "l2 ε=0.5"
+    assert str(ThreatModel("l2", 0.5)) == "l2 ε=0.5" and str(ThreatModel("linf", 0.2)) == "linf ε=0.2"
 
 
 @pytest.mark.parametrize(

@@ -60,9 +60,7 @@ class _AutoPGD(Attack):
                 worst.offer(rows, found.x_adv, found.value, found.broken)
         return worst.x_adv
 
-    def _run_once(
-        self, model: nn.Module, x: Tensor, y: Tensor, objective: Objective, generator: Generator
-    ) -> Worst:
+    def _run_once(self, model: nn.Module, x: Tensor, y: Tensor, objective: Objective, generator: Generator) -> Worst:
         left, start = self.steps, None
         for factor, share in SHRINKING_RADII if self.shrinking_radius else ((1, 1.0),):
             threat = self.threat.with_eps(factor * self.threat.fraction)

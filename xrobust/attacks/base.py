@@ -38,9 +38,7 @@ class Attack(ABC):
         if self.mode not in ("eval", "train"):
             raise one_of(f"{type(self).__name__}.mode", self.mode, ["eval", "train"])
 
-    def __call__(
-        self, model: nn.Module, x: Tensor, y: Tensor, *, generator: Generator | None = None
-    ) -> Tensor:
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, *, generator: Generator | None = None) -> Tensor:
         """Adversarial examples for a batch.
 
         Args:

@@ -15,9 +15,7 @@ def likeliest_others(logits: Tensor, y: Tensor) -> Tensor:
     return logits.scatter(1, y[:, None], -torch.inf).argsort(1, descending=True)[:, :-1]
 
 
-def nearest_boundary(
-    norm: str, model: nn.Module, x: Tensor, y: Tensor, classes: Tensor
-) -> tuple[Tensor, Tensor]:
+def nearest_boundary(norm: str, model: nn.Module, x: Tensor, y: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
     """The boundary z_k = z_y, linearised at x, that lies nearest to x among the classes k of each sample.
 
     Args:

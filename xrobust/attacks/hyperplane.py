@@ -10,9 +10,7 @@ from torch import Tensor
 _TINY = 1e-30
 
 
-def step_to_hyperplane(
-    norm: str, x: Tensor, normal: Tensor, residual: Tensor, clip: tuple[float, float]
-) -> Tensor:
+def step_to_hyperplane(norm: str, x: Tensor, normal: Tensor, residual: Tensor, clip: tuple[float, float]) -> Tensor:
     """argmin ‖δ‖_p subject to residual + w·δ = 0 and x + δ in the box (Croce & Hein 2020, FAB, section 2).
 
     Where the box does not meet the hyperplane, δ leads to the corner of the box nearest to it.
@@ -24,9 +22,7 @@ def step_to_hyperplane(
         residual: w·x + b, (N,).
         clip: the box (low, high).
     """
-    scale = (
-        normal.flatten(1).abs().amax(1, keepdim=True).clamp(min=_TINY)
-    )  # vanishing gradients must not underflow
+    scale = normal.flatten(1).abs().amax(1, keepdim=True).clamp(min=_TINY)  # vanishing gradients must not underflow
     w = normal.flatten(1) / scale * -residual.sign()[:, None]  # oriented: moving along w reduces |residual|
     room = torch.where(w > 0, clip[1] - x.flatten(1), x.flatten(1) - clip[0])
     return (w.sign() * _AMOUNTS[norm](w.abs(), room, residual.abs()[:, None] / scale)).view_as(x)

@@ -47,13 +47,9 @@ class PGD(Attack):
         at_least(name, 1, steps=self.steps, restarts=self.restarts)
         at_least(name, 0.0, momentum=self.momentum)
         if self.restarts > 1 and not self.random_start:
-            raise UserError(
-                f"{name}.restarts={self.restarts} needs random_start=true: the restarts would be equal"
-            )
+            raise UserError(f"{name}.restarts={self.restarts} needs random_start=true: the restarts would be equal")
         if self.restarts > 1 and self.keep == "last":
-            raise UserError(
-                f"{name}.restarts={self.restarts} needs keep=worst: the last restart is not the worst"
-            )
+            raise UserError(f"{name}.restarts={self.restarts} needs keep=worst: the last restart is not the worst")
         if self.keep not in ("last", "worst"):
             raise UserError(f"{name}.keep must be 'last' or 'worst', got {self.keep!r}")
         if self.step_size is not None and exact_fraction(self.step_size, f"{name}.step_size") <= 0:
@@ -78,9 +74,7 @@ class PGD(Attack):
     def _start(self, x: Tensor, generator: Generator) -> Tensor:
         return self.threat.random_start(x, generator) if self.random_start else x
 
-    def _step(
-        self, x_t: Tensor, x: Tensor, gradient: Tensor, velocity: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
+    def _step(self, x_t: Tensor, x: Tensor, gradient: Tensor, velocity: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """One ascent step and projection; the velocity is only carried with momentum."""
         if self.momentum:
             scale = gradient.flatten(1).abs().sum(1)

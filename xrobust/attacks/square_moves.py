@@ -137,9 +137,7 @@ def _signs(numbers: Tensor) -> Tensor:
 def _offsets(numbers: Tensor, side: int, x: Tensor) -> tuple[Tensor, Tensor]:
     """Row and column offsets from the corner of a square placed uniformly: (N, H) and (N, W)."""
     corners = (numbers * (numbers.new_tensor(x.shape[2:]) - side + 1)).long()
-    return tuple(
-        torch.arange(size, device=x.device) - corners[:, i : i + 1] for i, size in enumerate(x.shape[2:])
-    )  # type: ignore[return-value]
+    return tuple(torch.arange(size, device=x.device) - corners[:, i : i + 1] for i, size in enumerate(x.shape[2:]))  # type: ignore[return-value]
 
 
 def _inside(rows: Tensor, columns: Tensor, side: int) -> Tensor:

@@ -62,9 +62,7 @@ class WorstOf(Attack):
         *_, last = self.stages(model, x, y, generator)
         return last.x_adv
 
-    def stages(
-        self, model: nn.Module, x: Tensor, y: Tensor, generator: Generator | None = None
-    ) -> Iterator[Stage]:
+    def stages(self, model: nn.Module, x: Tensor, y: Tensor, generator: Generator | None = None) -> Iterator[Stage]:
         """The attack, attack by attack: what fell to which is the difference between successive stages.
 
         The first stage, "clean", holds the unperturbed images; one stage for each attack follows.

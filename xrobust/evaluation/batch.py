@@ -17,6 +17,7 @@ from xrobust.errors import UserError
 from xrobust.evaluation.fixed import fixed_conditions
 from xrobust.evaluation.ladder import Ladder
 from xrobust.evaluation.outcome import MISCLASSIFIED, STANDING, Outcomes
+from xrobust.evaluation.reason import reason
 from xrobust.randomness import SampleStreams, mix
 
 SHOWN = 10  # images that a batch keeps for the panel
@@ -59,6 +60,7 @@ def attack_batch(
 
     Raises:
         UserError: if an attack cannot run on the model.
+        RuntimeError: if an attack leaves its threat model.
     """
     with fixed_conditions(x.device, mix(seed, int(index[0]))):
         clean_prediction = fresh_logits(model, x).argmax(1)
@@ -148,7 +150,7 @@ def _stages(attack: Attack, model: nn.Module, x: Tensor, y: Tensor, streams: Sam
             x_adv = attack(model, x, y, generator=streams)
             yield Stage(type(attack).__name__, x_adv, fresh_logits(model, x_adv).argmax(1) == y)
     except RuntimeError as error:
-        raise UserError(f"{attack} cannot run on this model: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{attack} cannot run on this model: {reason(error)}") from error
 
 
 def _choose(fates: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xrobust.evaluation.batch import turns
 from xrobust.evaluation.ladder import Ladder
 from xrobust.evaluation.outcome import MISCLASSIFIED, STANDING, Evaluation
 from xrobust.export.result import AccuracyResult
@@ -58,15 +59,12 @@ def curve(evaluation: Evaluation, ladder: int) -> list[dict[str, Any]]:
 
 def turn_by_turn(evaluation: Evaluation) -> list[dict[str, Any]]:
     """For each threat model, radius and member of the attack: samples standing after its turn, and seconds spent."""
-    rows = []
-    for i, ladder in enumerate(evaluation.ladders):
-        for place, rung in enumerate(ladder.rungs, evaluation.first_rung(i)):
-            broken_by = evaluation.outcomes.broken_by[:, place]
-            for k, member in enumerate(ladder.members, 1):
-                standing = int(((broken_by == STANDING) | (broken_by > k)).sum())
-                seconds = float(evaluation.outcomes.seconds[place, k - 1])
-                rows.append({"threat": str(rung.threat), "attack": member, "standing": standing, "seconds": seconds})
-    return rows
+    members = [len(ladder.members) for ladder in evaluation.ladders for _ in ladder.rungs]
+    seconds = [row[:count] for row, count in zip(evaluation.outcomes.seconds, members, strict=True)]
+    return [
+        {"threat": turn.threat, "attack": turn.member, "standing": turn.standing, "seconds": float(spent)}
+        for turn, spent in zip(turns(evaluation.outcomes, evaluation.ladders), np.concatenate(seconds), strict=True)
+    ]
 
 
 def samples_csv(evaluation: Evaluation) -> str:

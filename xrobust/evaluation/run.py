@@ -16,6 +16,7 @@ from xrobust.evaluation.fingerprint import fingerprint
 from xrobust.evaluation.images import device_of, unit
 from xrobust.evaluation.ladder import Ladder
 from xrobust.evaluation.outcome import Evaluation, Outcomes
+from xrobust.evaluation.reason import reason
 from xrobust.evaluation.store import BatchStore
 
 
@@ -54,6 +55,7 @@ def evaluate(
 
     Raises:
         UserError: if model and data do not fit, the folder holds another evaluation, or an attack cannot run.
+        RuntimeError: if an attack leaves its threat model.
     """
     at_least("evaluate", 1, batch_size=batch_size, samples=len(x), ladders=len(ladders))
     index = torch.arange(len(x)) if index is None else index
@@ -81,8 +83,8 @@ def _require_fit(model: nn.Module, image: Tensor, y: Tensor) -> None:
     try:
         logits = fresh_logits(model, image)
     except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"the model does not accept images of shape {tuple(image.shape[1:])}: {reason}") from error
+        shape = tuple(image.shape[1:])
+        raise UserError(f"the model does not accept images of shape {shape}: {reason(error)}") from error
     if logits.dim() != 2 or logits.shape[1] <= int(y.max()):
         shape = tuple(logits.shape[1:])
         raise UserError(f"the model returns outputs of shape {shape} for an image, but labels go up to {int(y.max())}")

@@ -33,6 +33,8 @@ class BatchStore:
         self.folder = folder
         self.batches = folder / "batches"
         self.batches.mkdir(parents=True, exist_ok=True)
+        for half in self.batches.glob(".*.partial"):  # what a killed process was writing
+            half.unlink()
         file = folder / "fingerprint.json"
         if file.is_file():
             _require_same(file, json.loads(json.dumps(fingerprint)))

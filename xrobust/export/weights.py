@@ -46,7 +46,7 @@ def _read(file: Path) -> dict[str, Tensor]:
         tensors = file.suffix == ".safetensors"
         state = load_file(file) if tensors else torch.load(file, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        raise UserError(f"weights={file} is not a readable state_dict: {str(error).splitlines()[0]}") from error
+        raise UserError(f"weights={file} is not a readable state_dict: {error}".splitlines()[0]) from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):

@@ -18,9 +18,7 @@ def side_after(image_size: int, windows: list[tuple[int, int, int]]) -> int:
     side = _shrink(image_size, windows)
     if side < 1:
         smallest = next(size for size in count(image_size) if _shrink(size, windows) >= 1)
-        raise UserError(
-            f"model.image_size={image_size} is too small for this model, it needs at least {smallest}"
-        )
+        raise UserError(f"model.image_size={image_size} is too small for this model, it needs at least {smallest}")
     return side
 
 

@@ -6,7 +6,14 @@ from collections import Counter, defaultdict
 from types import TracebackType
 from typing import Protocol, Self
 
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.status import Status
+
+
+def busy(text: str) -> Status:
+    """A line that moves while something without steps goes on; use it as a context manager."""
+    return Console().status(text)
 
 
 class Turn(Protocol):

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from xrobust.errors import UserError
 from xrobust.evaluation.fixed import fixed_conditions
 from xrobust.evaluation.masking.subject import Subject
+from xrobust.evaluation.reason import reason
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,8 @@ def run_checks(checks: Mapping[str, Check], subject: Subject) -> list[Finding]:
             try:
                 findings.append(check(subject, name))
             except RuntimeError as error:
-                reason = f"could not be measured: {str(error).splitlines()[0]}"
-                findings.append(Finding(name, 1.0, check.threshold, reason, check.advice, check.reference))
+                measured = f"could not be measured: {reason(error)}"
+                findings.append(Finding(name, 1.0, check.threshold, measured, check.advice, check.reference))
     return findings
 
 
