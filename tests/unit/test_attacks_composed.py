@@ -140,7 +140,7 @@ def test_the_radius_of_a_composition_reaches_its_members() -> None:
     ],
 )
 def test_members_on_another_ball_are_refused(make) -> None:
-    with pytest.raises(UserError, match=r"threat must be linf ε=0.1, as around it, got linf ε=1/5"):
+    with pytest.raises(UserError, match=r"threat must be linf ε=0.1, as around it, got linf ε=0.2"):
         make(PGD(threat=ThreatModel("linf", "0.2")))
 
 
