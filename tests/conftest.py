@@ -17,6 +17,12 @@ from xrobust.models import SmallCNN
 torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """The same global random numbers in each test, whatever ran before it."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def digits() -> tuple[Tensor, Tensor]:
     """The 1,797 real 8×8 digits: images (N, 1, 8, 8) in [0, 1], labels."""
