@@ -13,6 +13,7 @@ from xrobust.attacks import Attack
 from xrobust.attributions import Attribution
 from xrobust.defenses import RobustClassifier
 from xrobust.errors import UserError, at_least
+from xrobust.files import replace_file
 from xrobust.metrics import ExplanationMetric, Probe
 
 COSTS = ("cheap", "moderate", "expensive")
@@ -82,7 +83,7 @@ class ExplanationQuality(pl.Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.is_global_zero:
             directions = {key: self.metrics[metric].higher_is_better for key, (metric, _) in self._keys.items()}
-            self.file.write_text(json.dumps(directions, indent=2) + "\n", encoding="utf-8")
+            replace_file(self.file, json.dumps(directions, indent=2) + "\n")
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._epoch_began = time.monotonic()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,14 +136,8 @@ def chosen_folder(config: dict[str, Any], threats: Sequence[ThreatModel]) -> Pat
     source = config["bundle"] or config["weights"]
     beside = Path(source).resolve() if source else Path.cwd() / "pretrained"
     of = [] if beside.is_dir() else [beside.stem]
-    balls = [f"{threat.norm}_{_short(threat.fraction)}" for threat in threats]
+    balls = [f"{threat.norm}_{threat.written_eps.replace('/', '_')}" for threat in threats]
     return beside.parent / "evaluation" / "_".join([*of, config["attack_name"], *balls])
-
-
-def _short(eps: Fraction) -> str:
-    """0.2 or 8_255, whichever is exact."""
-    decimal = f"{float(eps):g}"
-    return decimal if Fraction(decimal) == eps else f"{eps.numerator}_{eps.denominator}"
 
 
 def main() -> None:

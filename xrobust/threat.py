@@ -59,8 +59,13 @@ class ThreatModel:
         object.__setattr__(self, "clip", (float(self.clip[0]), float(self.clip[1])))
 
     def __str__(self) -> str:
+        return f"{self.norm} ε={self.written_eps}"
+
+    @property
+    def written_eps(self) -> str:
+        """ε as people write it: "0.2" or "8/255", whichever is exact."""
         decimal = f"{self.radius:g}"
-        return f"{self.norm} ε={decimal if Fraction(decimal) == self.fraction else self.fraction}"
+        return decimal if Fraction(decimal) == self.fraction else str(self.fraction)
 
     @property
     def fraction(self) -> Fraction:

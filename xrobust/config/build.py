@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from hydra.errors import InstantiationException
@@ -12,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from xrobust.config.check import check_config
 from xrobust.errors import UserError
+from xrobust.files import replace_file
 
 
 def plain(cfg: Any) -> dict[str, Any]:
@@ -72,8 +74,8 @@ def build_all(nodes: dict[str, Any], place: str, **provided: Any) -> dict[str, A
 
 
 def save_yaml(config: dict[str, Any], path: Any) -> None:
-    """Write a plain configuration as YAML."""
-    OmegaConf.save(OmegaConf.create(config), path)
+    """Write a plain configuration as YAML, beside and renamed."""
+    replace_file(Path(path), OmegaConf.to_yaml(OmegaConf.create(config)))
 
 
 def load_yaml(path: Any) -> dict[str, Any]:

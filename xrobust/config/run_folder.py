@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,9 +26,7 @@ def open_run_folder(config: dict[str, Any]) -> Path | None:
     file = folder / "config.yaml"
     if config["resume"] is None:
         folder.mkdir(parents=True, exist_ok=True)
-        beside = file.with_suffix(f".{os.getpid()}.partial")
-        save_yaml(config, beside)
-        os.replace(beside, file)
+        save_yaml(config, file)
         return None
     if not file.is_file():
         raise UserError(f"resume={config['resume']} is not a run folder: it has no config.yaml")

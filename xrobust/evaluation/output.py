@@ -16,7 +16,7 @@ import xrobust
 from xrobust.evaluation.masking import Finding, warnings_of
 from xrobust.evaluation.outcome import STANDING, Evaluation
 from xrobust.evaluation.results import accuracies, curve, samples_csv, turn_by_turn
-from xrobust.export.files import replace_file
+from xrobust.files import replace_file
 from xrobust.report.evaluation import draw_curve, draw_examples
 
 NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1"}

@@ -13,7 +13,7 @@ import numpy as np
 from xrobust.errors import UserError
 from xrobust.evaluation.fingerprint import differences
 from xrobust.evaluation.outcome import Outcomes
-from xrobust.export.files import replace_file, written_beside
+from xrobust.files import replace_file, written_beside
 
 
 class BatchStore:

@@ -26,8 +26,8 @@ from torch import nn
 import xrobust
 from xrobust.errors import UserError
 from xrobust.export.card import model_card
-from xrobust.export.files import replace_file
 from xrobust.export.result import AccuracyResult
+from xrobust.files import replace_file
 
 FORMAT = 1
 MODELS = "xrobust.models."

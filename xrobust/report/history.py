@@ -6,7 +6,7 @@ import csv
 import io
 from pathlib import Path
 
-from xrobust.export.files import replace_file
+from xrobust.files import replace_file
 
 Row = dict[str, float]
 

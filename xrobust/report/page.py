@@ -8,8 +8,8 @@ import io
 
 from matplotlib.figure import Figure
 
-from xrobust.export.files import replace_file
 from xrobust.export.result import describe_protocol
+from xrobust.files import replace_file
 from xrobust.report.figure import draw_report
 from xrobust.report.run import ARROWS, Run
 
