@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from xrobust.export.result import describe_protocol
+from xrobust.export.result import RESULT_COLUMNS, result_cells
 
 
 def model_card(config: dict[str, Any]) -> str:
@@ -12,13 +12,9 @@ def model_card(config: dict[str, Any]) -> str:
     architecture = dict(config["architecture"])
     name = architecture.pop("_target_").rsplit(".", 1)[-1]
     training = config["training"]
-    rows = [
-        f"| {r['quantity']} | {r['value']:.2%} | {r['interval_95'][0]:.2%} – {r['interval_95'][1]:.2%} "
-        f"| {r['n']} | {describe_protocol(r['protocol'])} |"
-        for r in config["results"]
-    ]
+    rows = [f"| {' | '.join(result_cells(r))} |" for r in config["results"]]
     warnings = list(dict.fromkeys(_warning(w) for r in config["results"] for w in r.get("warnings", [])))
-    results = "\n".join(["| quantity | value | 95% interval | n | protocol |", "|---|---|---|---|---|", *rows])
+    results = "\n".join([f"| {' | '.join(RESULT_COLUMNS)} |", "|---|---|---|---|---|", *rows])
     threat = config["threat"] or {}
     method = training.get("defense", {}).get("_target_", "unknown").rsplit(".", 1)[-1]
     return f"""# {name}, {method}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,3 +51,13 @@ def describe_protocol(protocol: dict[str, Any]) -> str:
     """A protocol in one line: "PGD (linf ε=0.2, steps 40, restarts 1, keep worst), seed 0"."""
     attack = protocol.get("attack")
     return f"{attack['summary']}, seed {protocol['seed']}" if attack else "no attack"
+
+
+RESULT_COLUMNS = ("quantity", "value", "95% interval", "n", "protocol")
+
+
+def result_cells(result: Mapping[str, Any]) -> list[str]:
+    """The cells of a result, as `as_dict` gives it, under `RESULT_COLUMNS`."""
+    low, high = result["interval_95"]
+    protocol = describe_protocol(result["protocol"])
+    return [result["quantity"], f"{result['value']:.2%}", f"{low:.2%} – {high:.2%}", str(result["n"]), protocol]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from xrobust.export.result import describe_protocol
+from xrobust.export.result import RESULT_COLUMNS, result_cells
 from xrobust.report.panel import show_image
 
 Point = Mapping[str, Any]
@@ -66,11 +66,9 @@ def _row(axes: NDArray, pictures: NDArray, label: str, captions: Sequence[str]) 
 def print_evaluation(summary: Mapping[str, Any], folder: object) -> None:
     """The accuracies with their protocol, the attacks turn by turn, and the findings of the checks."""
     console = Console()
-    results = _table("", "quantity", "value", "95% interval", "n", "protocol")
+    results = _table("", *RESULT_COLUMNS)
     for r in summary["results"]:
-        low, high = r["interval_95"]
-        protocol = describe_protocol(r["protocol"])
-        results.add_row(r["quantity"], f"{r['value']:.2%}", f"{low:.2%} – {high:.2%}", str(r["n"]), protocol)
+        results.add_row(*result_cells(r))
     console.print(results)
     turns = _table("Attack by attack", "threat model", "attack", "standing", "seconds")
     for turn in summary["turns"]:

@@ -8,7 +8,7 @@ import io
 
 from matplotlib.figure import Figure
 
-from xrobust.export.result import describe_protocol
+from xrobust.export.result import RESULT_COLUMNS, result_cells
 from xrobust.files import replace_file
 from xrobust.report.figure import draw_report
 from xrobust.report.run import ARROWS, Run
@@ -37,11 +37,7 @@ def _png(figure: Figure) -> bytes:
 
 
 def _page(run: Run, png: bytes) -> str:
-    results = [
-        [r["quantity"], f"{r['value']:.2%}", "{:.2%} – {:.2%}".format(*r["interval_95"]), str(r["n"]),
-         describe_protocol(r["protocol"])]
-        for r in run.results
-    ]  # fmt: skip
+    results = [result_cells(r) for r in run.results]
     changes = [
         [f"{c.name} {ARROWS[c.higher_is_better]}", f"{c.first:.4g}", f"{c.last:.4g}", c.verdict] for c in run.changes()
     ]
@@ -53,7 +49,7 @@ def _page(run: Run, png: bytes) -> str:
 <style>{STYLE}</style>
 <h1>{html.escape(run.title)}</h1>
 <h2>Results</h2>
-{_table(["quantity", "value", "95% interval", "n", "protocol"], results, numbers={1, 3})}
+{_table(list(RESULT_COLUMNS), results, numbers={1, 3})}
 <h2>Explanations on the probe set, first epoch to last</h2>
 <p>↑ higher is better, ↓ lower is better.</p>
 {_table(["metric", "first", "last", "change"], changes, numbers={1, 2})}

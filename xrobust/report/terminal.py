@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from xrobust.export.result import describe_protocol
+from xrobust.export.result import RESULT_COLUMNS, result_cells
 from xrobust.report.run import ARROWS, Run
 
 
@@ -13,12 +13,10 @@ def print_summary(run: Run) -> None:
     """The final accuracies with their protocol, and how the explanations changed."""
     console = Console()
     results = Table(title=run.title, title_justify="left")
-    for column in ("quantity", "value", "95% interval", "n", "protocol"):
+    for column in RESULT_COLUMNS:
         results.add_column(column, justify="right" if column in ("value", "n") else "left")
     for r in run.results:
-        low, high = r["interval_95"]
-        protocol = describe_protocol(r["protocol"])
-        results.add_row(r["quantity"], f"{r['value']:.2%}", f"{low:.2%} – {high:.2%}", str(r["n"]), protocol)
+        results.add_row(*result_cells(r))
     console.print(results)
     changes = run.changes()
     if changes:
