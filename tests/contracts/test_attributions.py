@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from xrobust.attributions import Attribution
 from xrobust.config.build import build_all
+from xrobust.errors import UserError
 from xrobust.models import SmallCNN
 from xrobust.randomness import SampleStreams
 
@@ -51,6 +52,10 @@ def check_batch_size(method: Attribution, x: Tensor, y: Tensor) -> None:
 def check_differentiable(method: Attribution, x: Tensor, y: Tensor) -> None:
     """Gradients of a function of the map with respect to the input and a weight, against central differences."""
     model = smooth_model()
+    if not method.differentiable:
+        with pytest.raises(UserError, match="cannot be differentiated"):
+            method(model, x, y, create_graph=True)
+        return
     probe = torch.linspace(-1, 1, x[:2].numel(), dtype=x.dtype).view_as(x[:2])
 
     def value(x_: Tensor) -> Tensor:

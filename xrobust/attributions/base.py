@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from operator import index
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,13 @@ class Attribution(ABC):
 
     Args:
         batch_size: how many images at most go through the model at once, ≥ 1.
+
+    Class attributes:
+        differentiable: whether `create_graph` is supported; a method whose map is no differentiable function of
+            the image (or whose derivative is zero almost everywhere) says false.
     """
+
+    differentiable: ClassVar[bool] = True
 
     batch_size: int = 256
 
@@ -61,11 +67,14 @@ class Attribution(ABC):
             (N, C, H, W), signed, float32 (float64 for float64 images); detached unless `create_graph`.
 
         Raises:
-            UserError: if the target does not fit, or the model does not return (N, K) logits.
+            UserError: if the target does not fit, the model does not return (N, K) logits, or `create_graph` is
+                asked of a method that is not differentiable.
 
         The model is explained in eval mode, without autocast, also under `no_grad` and `inference_mode`.
         Module modes, `requires_grad` flags, `.grad` and the global random state are afterwards as before.
         """
+        if create_graph and not self.differentiable:
+            raise UserError(f"{type(self).__name__} cannot be differentiated; attack or regularise another attribution")
         with untouched(model, x, parameter_gradients=create_graph):
             if not create_graph:
                 x = x.detach()

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 from xrobust.metrics.probe import Probe
+
+Group = Literal[
+    "faithfulness", "stability", "complexity", "localisation", "randomisation", "alignment", "smoothness", "axioms"
+]
+GROUPS: tuple[str, ...] = get_args(Group)
 
 
 class ExplanationMetric(Metric):
@@ -21,7 +26,7 @@ class ExplanationMetric(Metric):
 
     Class attributes:
         higher_is_better: the direction.
-        group: "complexity", "alignment", "smoothness", "stability" or "faithfulness".
+        group: one of `GROUPS`, the first part of the log key.
         cost: "cheap" (at most one pass beyond what is shared), "moderate" or "expensive" (tens).
         uses_attribution: false if the value depends on the model alone, so that one attribution method
             suffices.
@@ -30,7 +35,7 @@ class ExplanationMetric(Metric):
     full_state_update = False
     is_differentiable = False
     higher_is_better: bool
-    group: ClassVar[Literal["complexity", "alignment", "smoothness", "stability", "faithfulness"]]
+    group: ClassVar[Group]
     cost: ClassVar[Literal["cheap", "moderate", "expensive"]]
     uses_attribution: ClassVar[bool] = True
 

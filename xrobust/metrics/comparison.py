@@ -8,7 +8,7 @@ from xrobust.errors import one_of
 from xrobust.metrics.base import ExplanationMetric
 from xrobust.metrics.probe import Probe
 
-POINTS = ("adversarial", "neighbour")
+POINTS = ("adversarial", "neighbour", "attacked")
 
 
 class MapComparison(ExplanationMetric):
@@ -16,7 +16,8 @@ class MapComparison(ExplanationMetric):
 
     Args:
         versus: x' is the "adversarial" example or a random "neighbour" at equal ε, the control for it: what
-            noise of the same size does to a map is not the attack's doing (Kamath et al. 2024).
+            noise of the same size does to a map is not the attack's doing (Kamath et al. 2024). Or the "attacked"
+            image, which the probe's attribution attack moved to change the map and not the prediction.
     """
 
     higher_is_better, group, cost = True, "stability", "moderate"

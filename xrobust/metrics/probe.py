@@ -6,6 +6,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -55,6 +56,9 @@ class Probe:
         method: the attribution under test; it explains the logit of the label.
         threat: the ball of the random neighbours.
         attack: makes the adversarial examples, in the same threat model; none if no metric asks for them.
+        map_attack: an attack on the map, in the same threat model; its field `attribution` is replaced by the
+            method under test. None if no metric asks for attacked maps.
+        mask: (N, H, W) bool, the pixels that are known to matter; none if no metric asks for them.
         seed: of everything random.
         batch_size: how many images at most go through the model at once (the method has its own).
         shared: the cache of what does not depend on the method; `using` hands it on.
@@ -67,6 +71,8 @@ class Probe:
     method: Attribution
     threat: ThreatModel
     attack: Attack | None = None
+    map_attack: Attack | None = None
+    mask: Tensor | None = None
     seed: int = 0
     batch_size: int = 256
     shared: dict[str, Tensor] = field(default_factory=dict, repr=False)
@@ -79,8 +85,11 @@ class Probe:
             )
         if self.batch_size < 1:
             raise UserError(f"Probe.batch_size must be at least 1, got {self.batch_size}")
-        if self.attack is not None and self.attack.threat != self.threat:
-            raise UserError(f"the probe compares at equal ε: its attack has {self.attack.threat}, it has {self.threat}")
+        for attack in (self.attack, self.map_attack):
+            if attack is not None and attack.threat != self.threat:
+                raise UserError(f"the probe compares at equal ε: its attack has {attack.threat}, it has {self.threat}")
+        if self.mask is not None and self.mask.shape != (len(self.x), *self.x.shape[-2:]):
+            raise UserError(f"a mask must be (N, H, W) for images {tuple(self.x.shape)}, got {tuple(self.mask.shape)}")
         x = self.x.detach()
         object.__setattr__(self, "x", x if x.dtype == torch.float64 else x.float())
 
@@ -150,6 +159,20 @@ class Probe:
     def adversarial_map(self) -> Tensor:
         """The attribution of the adversarial examples, still for the label: (N, C, H, W)."""
         return self.attribute(self.adversarial)
+
+    @cached_property
+    def attacked(self) -> Tensor:
+        """The images after the attribution attack on the method under test: (N, C, H, W)."""
+        if self.map_attack is None:
+            raise UserError("a metric asks for attacked maps, but the probe has no map_attack")
+        attack: Any = self.map_attack
+        attack, streams = replace(attack, attribution=self.method), self.streams("map_attack")
+        return self.in_batches(lambda rows: attack(self.model, self.x[rows], self.y[rows], generator=streams[rows]))
+
+    @cached_property
+    def attacked_map(self) -> Tensor:
+        """The attribution of the images after the attribution attack, still for the label: (N, C, H, W)."""
+        return self.attribute(self.attacked)
 
     @cached_property
     def neighbour_map(self) -> Tensor:
