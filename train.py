@@ -8,28 +8,31 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hydra.core.hydra_config import HydraConfig
-
 from xrobust.config import cli, schema
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+CONF = Path(__file__).resolve().parent / "conf"
+
 
 def train(cfg: DictConfig) -> None:
-    """Check, build, seed, fit, test, export, report."""
+    """Check, build, seed, fit, test, export, evaluate, report."""
     # Heavy imports come here, so that `--cfg job`, `--help` and shell completion answer at once.
     import pytorch_lightning as pl
     import torch
 
+    from xrobust.config.after_fit import after_fit
     from xrobust.config.build import build, build_all, plain
     from xrobust.config.check import check_run
-    from xrobust.config.run_folder import open_run_folder
-    from xrobust.export.bundle import save_bundle
+    from xrobust.config.run_folder import open_run_folder, run_title
+    from xrobust.evaluate import checked, run_evaluation
+    from xrobust.export.bundle import read_config, save_bundle
     from xrobust.report import print_summary, read_run, write_report
 
     config = plain(cfg)
     check_run(config)
+    final = checked(after_fit(cfg, CONF))
     callbacks = build_all(config["callbacks"], "callbacks")
     loggers = list(build_all(config["logger"], "logger").values())
     trainer = build(config["trainer"], "trainer", callbacks=list(callbacks.values()), logger=loggers)
@@ -57,16 +60,12 @@ def train(cfg: DictConfig) -> None:
         trainer.test(module, datamodule=datamodule, ckpt_path=best or None, weights_only=True, verbose=False)
         if trainer.is_global_zero:
             folder = Path(config["run_dir"])
-            results = module.results
-            names = datamodule.class_names
-            bundle = save_bundle(
-                folder / "bundle", model, config["model"], class_names=names, training=config, results=results
-            )
+            about = {"class_names": datamodule.class_names, "training": config, "results": module.results}
+            bundle = save_bundle(folder / "bundle", model, config["model"], **about)
+            summary = run_evaluation(final) if final else None
             for logger in loggers:
-                logger.log_bundle(bundle)
-            choices = HydraConfig.get().runtime.choices
-            title = " · ".join(choices[group] for group in ("defense", "threat", "data", "model"))
-            run = read_run(folder, title, [result.as_dict() for result in results])
+                logger.log_results(bundle, summary)
+            run = read_run(folder, run_title(config), read_config(bundle)["results"])
             write_report(run)
             print_summary(run)
     finally:
@@ -76,4 +75,4 @@ def train(cfg: DictConfig) -> None:
 
 if __name__ == "__main__":
     schema.register()
-    cli.run(train, Path(__file__).parent / "conf", "train")
+    cli.run(train, CONF, "train")

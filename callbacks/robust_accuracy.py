@@ -23,11 +23,12 @@ class RobustAccuracy(pl.Callback):
     A sample counts only if both the image and a fresh prediction on the attack's result are right, so robust
     accuracy never exceeds clean accuracy. Each sample has a random stream of its own, keyed by its index: the
     result depends neither on the batch size nor on the number of processes, and not on the training's randomness.
-    The test adds both accuracies with their counts and protocol to the module's `results`.
+    The test adds clean accuracy (of all test images) and robust accuracy (of those attacked), with their counts and
+    protocol, to the module's `results`.
 
     Args:
-        val_attack: for each validation batch; cheap and fixed.
-        test_attack: for the test set; strong.
+        val_attack: after each epoch; cheap and fixed.
+        test_attack: at the end; strong.
         val_images: attack only so many validation images, fixed and class-balanced; none means all of them.
         test_images: the same for the test set.
         seed: of the attacks' random streams.
@@ -38,7 +39,7 @@ class RobustAccuracy(pl.Callback):
         val_attack: Attack,
         test_attack: Attack,
         val_images: int | None = 1000,
-        test_images: int | None = None,
+        test_images: int | None = 1000,
         seed: int = 0,
     ):
         for name, images in (("val_images", val_images), ("test_images", test_images)):
@@ -47,7 +48,7 @@ class RobustAccuracy(pl.Callback):
         self.attacks = {"val": val_attack, "test": test_attack}
         self.images = {"val": val_images, "test": test_images}
         self.seed = seed
-        self.clean, self.robust = Accuracy(), Accuracy()
+        self.robust = Accuracy()
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._begin(pl_module, "val", trainer.val_dataloaders)
@@ -72,7 +73,7 @@ class RobustAccuracy(pl.Callback):
         pl_module.log("test/robust_accuracy", self.robust.compute())
         protocol = {"split": "test", "attack": self.attacks["test"].describe(), "seed": self.seed}
         pl_module.results += [
-            AccuracyResult("test/clean_accuracy", *self.clean.counts(), {"split": "test"}),
+            AccuracyResult("test/clean_accuracy", *pl_module.test_accuracy.counts(), {"split": "test"}),
             AccuracyResult("test/robust_accuracy", *self.robust.counts(), protocol),
         ]
 
@@ -81,10 +82,9 @@ class RobustAccuracy(pl.Callback):
         self._chosen = torch.ones(len(loader.labels), dtype=torch.bool)
         if count is not None:
             self._chosen[:] = False
-            self._chosen[balanced_choice(loader.labels.cpu(), count, self.seed)] = True
-        for metric in (self.clean, self.robust):
-            metric.to(pl_module.device)
-            metric.reset()
+            self._chosen[balanced_choice(loader.labels.cpu(), count, seed=0)] = True
+        self.robust.to(pl_module.device)
+        self.robust.reset()
 
     def _update(self, pl_module: RobustClassifier, stage: str, batch: tuple[Tensor, Tensor], first: int) -> None:
         index = first + self._chosen[first : first + len(batch[0])].nonzero().flatten()
@@ -95,5 +95,4 @@ class RobustAccuracy(pl.Callback):
         x_adv = self.attacks[stage](pl_module.model, x, y, generator=streams)
         with torch.no_grad():
             right = pl_module.predict(x) == y
-            self.clean.update(right)
             self.robust.update(right & (pl_module.predict(x_adv) == y))

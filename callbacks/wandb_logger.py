@@ -5,7 +5,9 @@ from __future__ import annotations
 import netrc
 import os
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 
 import wandb
@@ -13,6 +15,7 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from xrobust.errors import one_of
+from xrobust.export.result import RESULT_COLUMNS, result_cells
 
 MODES = ("auto", "online", "offline", "disabled")
 BEST_IS_HIGHEST = ("val/clean_accuracy", "val/robust_accuracy", "val/certified_accuracy")
@@ -74,16 +77,34 @@ class RunLogger(WandbLogger):
             self.experiment.define_metric(quantity, summary="max", step_metric="trainer/global_step")
 
     @rank_zero_only
-    def log_bundle(self, folder: Path) -> None:
-        """Keep a bundle as a model artifact of this run."""
+    def log_results(self, bundle: Path, evaluation: Mapping[str, Any] | None) -> None:
+        """Keep a bundle as a model artifact of this run, and the summary of its final evaluation, if there was one."""
         artifact = wandb.Artifact(f"bundle-{self.experiment.id}", type="model")
-        artifact.add_dir(str(folder))
+        artifact.add_dir(str(bundle))
         self.experiment.log_artifact(artifact)
+        if evaluation is not None:
+            self._log_evaluation(evaluation)
+
+    def _log_evaluation(self, summary: Mapping[str, Any]) -> None:
+        """Results and warnings as tables; accuracies and the number of warnings in the run's summary."""
+        results = wandb.Table(list(RESULT_COLUMNS), [result_cells(result) for result in summary["results"]])
+        warnings = [[w["check"], w["measured"], w["advice"], w["reference"]] for w in summary["warnings"]]
+        table = wandb.Table(["check", "measured", "advice", "reference"], warnings)
+        self.experiment.log({"evaluation/results": results, "evaluation/warnings": table})
+        values = {_summary_key(result): result["value"] for result in summary["results"]}
+        self.experiment.summary.update({**values, "evaluation/warning_count": len(warnings)})
 
     def close(self) -> None:
         """Finish the run, so that the next job of the process starts its own."""
         if self._experiment is not None:
             self._experiment.finish()
+
+
+def _summary_key(result: Mapping[str, Any]) -> str:
+    """As in "evaluation/robust_accuracy/linf_0.2": an evaluation may hold several threat models."""
+    quantity = result["quantity"].split("/")[1]
+    threat = result["protocol"].get("attack", {}).get("threat")
+    return f"evaluation/{quantity}" + (f"/{threat['norm']}_{threat['eps']}" if threat else "")
 
 
 def has_api_key() -> bool:

@@ -25,23 +25,46 @@ STAGES = {"test": "test", "validation": "val"}  # the split → the first part o
 
 
 def evaluate(cfg: Any) -> None:
-    """Check, load, attack, look for gradient masking, report: the job of a composed configuration."""
+    """The job of a composed configuration."""
+    from xrobust.config.threats import for_each_threat
+
+    configs = for_each_threat(cfg, CONF, CONFIG_NAME)
+    run_evaluation(checked(configs))
+
+
+def checked(configs: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
+    """The same configurations, after a search for all mistakes that can be found before anything is loaded.
+
+    Raises:
+        UserError: naming the value, its place and what is allowed.
+    """
+    from xrobust.config.build import build, build_all
+    from xrobust.config.check import check_run
+
+    for config in configs:
+        check_run(config)
+        check_values(config)
+        build(config["attack"], "attack")
+        build_all(config["check"], "check")
+    return configs
+
+
+def run_evaluation(configs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Load, attack, look for gradient masking, report; returns the summary.
+
+    Args:
+        configs: checked; they differ in their threat models alone.
+    """
     # Heavy imports come here, so that `--cfg job` and `--help` answer at once.
     from xrobust import evaluation as room
     from xrobust.config.build import build, build_all, save_yaml
-    from xrobust.config.check import check_run
-    from xrobust.config.threats import for_each_threat
     from xrobust.evaluation.masking import check_evaluation
     from xrobust.evaluation.output import write_outputs
     from xrobust.export.bundle import add_results, load
     from xrobust.report.evaluation import print_evaluation
     from xrobust.report.progress import EvaluationProgress, busy
 
-    configs = for_each_threat(cfg, CONF, CONFIG_NAME)
-    for config in configs:
-        check_run(config)
-    config = configs[0]  # the others differ in their threat models alone
-    check_values(config)
+    config = configs[0]
     ladders = [room.Ladder(build(each["attack"], "attack"), config["eps"] or ()) for each in configs]
     white_boxes = [build(each["white_box"], "white_box") for each in configs]
     checks = build_all(config["check"], "check")
@@ -63,6 +86,7 @@ def evaluate(cfg: Any) -> None:
     if config["bundle"] is not None and Path(config["bundle"]).is_dir():
         add_results(config["bundle"], room.accuracies(evaluation, stage), summary["warnings"])
     print_evaluation(summary, folder)
+    return summary
 
 
 def check_values(config: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -134,3 +135,40 @@ def test_resuming_with_another_configuration_is_refused(finished, tmp_path: Path
     done = train(*QUICK, "trainer.max_epochs=2", "threat.eps=0.2", f"resume={finished[1]}", cwd=tmp_path)
     assert done.returncode != 0
     assert "these differ" in done.stderr and "threat.eps" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_the_best_checkpoint_is_evaluated_after_training(finished, tmp_path: Path) -> None:
+    """`evaluate` may differ when a run is resumed, so that the evaluation can follow later."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished[1], folder)
+    chosen = ["evaluate.attack=autoattack_fast", "evaluate.limit=40", "evaluate.check_images=20"]
+    overrides = ["data=digits", "threat.eps=0.1", "trainer.max_epochs=2", "logger=wandb_offline", f"resume={folder}"]
+    done = train(*overrides, "evaluate.after_fit=true", *chosen, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    evaluation = folder / "evaluation/autoattack_fast_linf_0.1"
+    summary = json.loads((evaluation / "summary.json").read_text())
+    robust = summary["results"][1]
+    assert robust["n"] == 40 and robust["protocol"]["attack"]["threat"]["eps"] == "1/10"
+    recorded = json.loads((folder / "bundle/config.json").read_text())["results"]
+    assert [r["n"] for r in recorded] == [359, 359, 40, 40], "the test's results and the evaluation's"
+    page = (folder / "report.html").read_text()
+    assert "40" in page and page.count("test/robust_accuracy") == 2
+    offline = b"".join(file.read_bytes() for file in folder.glob("wandb/offline-run-*/*.wandb"))
+    assert b"evaluation/warning_count" in offline and b"evaluation/robust_accuracy/linf_" in offline
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("attack=autoatack_fast", ["evaluate.attack=autoatack_fast", "did you mean 'autoattack_fast'"]),
+        ("threats=[linf_0_7]", ["evaluate.threat=linf_0_7", "linf_0_2"]),
+        ("limmit=5", ["evaluate.limmit", "did you mean 'evaluate.limit'"]),
+        ("limit=0", ["limit", "at least 1"]),
+    ],
+)
+def test_a_mistake_in_the_final_evaluation_ends_before_training(override: str, words: list[str], tmp_path) -> None:
+    done = train(*QUICK, "evaluate.after_fit=true", f"evaluate.{override}", cwd=tmp_path)
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert all(word in line for word in words), line
+    assert not list(tmp_path.glob("runs/*/*"))

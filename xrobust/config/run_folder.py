@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
+
 from xrobust.config.build import load_yaml, save_yaml
 from xrobust.errors import UserError
 
 LAST_CHECKPOINT = Path("checkpoints/last.ckpt")
-MAY_DIFFER = ("resume", "debug", "run_dir", "logger")
+MAY_DIFFER = ("resume", "debug", "run_dir", "logger", "evaluate")
 
 
 def open_run_folder(config: dict[str, Any]) -> Path | None:
@@ -37,6 +39,13 @@ def open_run_folder(config: dict[str, Any]) -> Path | None:
         )
     checkpoint = folder / LAST_CHECKPOINT
     return checkpoint if checkpoint.is_file() else None
+
+
+def run_title(config: dict[str, Any]) -> str:
+    """What the run is, in a line: "pgd_at · linf ε=0.2 · mnist5k · small_cnn"."""
+    choice = HydraConfig.get().runtime.choices
+    threat = f"{config['threat']['norm']} ε={config['threat']['eps']}"
+    return " · ".join([choice["defense"], threat, choice["data"], choice["model"]])
 
 
 def _differences(before: Any, now: Any, place: str = "") -> Iterator[str]:

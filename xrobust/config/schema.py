@@ -11,6 +11,20 @@ from omegaconf import MISSING, OmegaConf
 
 
 @dataclass
+class AfterFit:
+    """Whether and how `train.py` evaluates the best checkpoint; the keys are those of `EvaluateConfig`."""
+
+    after_fit: bool = False
+    attack: str = "autoattack_standard"
+    threats: list[str] | None = None
+    eps: list[Any] | None = None
+    limit: int | None = None
+    surrogate: str | None = None
+    check_images: int = 200
+    batch_size: int = 500
+
+
+@dataclass
 class TrainConfig:
     """What `train.py` reads; one field a Hydra group or a plain switch."""
 
@@ -27,6 +41,7 @@ class TrainConfig:
     callbacks: dict[str, Any] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)
     trainer: Any = MISSING
+    evaluate: AfterFit = field(default_factory=AfterFit)
 
     seed: int = 0
     channels_last: bool | None = None

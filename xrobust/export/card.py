@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from xrobust.export.result import RESULT_COLUMNS, result_cells
+from xrobust.export.result import RESULT_COLUMNS, result_cells, warnings_in
 
 
 def model_card(config: dict[str, Any]) -> str:
@@ -13,7 +13,6 @@ def model_card(config: dict[str, Any]) -> str:
     name = architecture.pop("_target_").rsplit(".", 1)[-1]
     training = config["training"]
     rows = [f"| {' | '.join(result_cells(r))} |" for r in config["results"]]
-    warnings = list(dict.fromkeys(_warning(w) for r in config["results"] for w in r.get("warnings", [])))
     results = "\n".join([f"| {' | '.join(RESULT_COLUMNS)} |", "|---|---|---|---|---|", *rows])
     threat = config["threat"] or {}
     method = training.get("defense", {}).get("_target_", "unknown").rsplit(".", 1)[-1]
@@ -28,7 +27,7 @@ trained by xrobust {config["versions"]["xrobust"]} with {method} for the threat 
 {results if rows else "None were recorded."}
 
 Accuracy under an attack is an upper bound of the true robust accuracy: a stronger attack may lower it.
-{_warnings(warnings)}
+{_warnings(warnings_in(config["results"]))}
 ## Use
 
 ```python
@@ -51,11 +50,8 @@ from one data set and knows nothing about inputs that are unlike it.
 def _warnings(warnings: list[str]) -> str:
     if not warnings:
         return ""
-    return "\n### Warnings\n\nThe accuracies under attack may be too high:\n\n" + "\n".join(warnings) + "\n"
-
-
-def _warning(warning: dict[str, Any]) -> str:
-    return f"- **{warning['check']}**: {warning['measured']}. {warning['advice']} ({warning['reference']})"
+    lines = "\n".join(f"- {warning}" for warning in warnings)
+    return f"\n### Warnings\n\nThe accuracies under attack may be too high:\n\n{lines}\n"
 
 
 def _shape(architecture: dict[str, Any]) -> str:

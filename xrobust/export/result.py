@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,6 +51,13 @@ def describe_protocol(protocol: dict[str, Any]) -> str:
     """A protocol in one line: "PGD (linf ε=0.2, steps 40, restarts 1, keep worst), seed 0"."""
     attack = protocol.get("attack")
     return f"{attack['summary']}, seed {protocol['seed']}" if attack else "no attack"
+
+
+def warnings_in(results: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The warnings of the checks for gradient masking that stay with results, each once, in a line with its advice."""
+    warnings = [warning for result in results for warning in result.get("warnings", [])]
+    lines = (f"{w['check']}: {w['measured']}. {w['advice']} ({w['reference']})" for w in warnings)
+    return list(dict.fromkeys(lines))
 
 
 RESULT_COLUMNS = ("quantity", "value", "95% interval", "n", "protocol")

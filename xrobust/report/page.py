@@ -8,7 +8,7 @@ import io
 
 from matplotlib.figure import Figure
 
-from xrobust.export.result import RESULT_COLUMNS, result_cells
+from xrobust.export.result import RESULT_COLUMNS, result_cells, warnings_in
 from xrobust.files import replace_file
 from xrobust.report.figure import draw_report
 from xrobust.report.run import ARROWS, Run
@@ -50,6 +50,7 @@ def _page(run: Run, png: bytes) -> str:
 <h1>{html.escape(run.title)}</h1>
 <h2>Results</h2>
 {_table(list(RESULT_COLUMNS), results, numbers={1, 3})}
+{_warnings(warnings_in(run.results))}
 <h2>Explanations on the probe set, first epoch to last</h2>
 <p>↑ higher is better, ↓ lower is better.</p>
 {_table(["metric", "first", "last", "change"], changes, numbers={1, 2})}
@@ -58,6 +59,13 @@ def _page(run: Run, png: bytes) -> str:
 middle and last epoch" src="data:image/png;base64,{base64.b64encode(png).decode()}">
 </html>
 """
+
+
+def _warnings(warnings: list[str]) -> str:
+    if not warnings:
+        return ""
+    items = "".join(f"<li>{html.escape(warning)}</li>" for warning in warnings)
+    return f"<h3>Warnings</h3><p>The accuracies under attack may be too high:</p><ul>{items}</ul>"
 
 
 def _table(head: list[str], rows: list[list[str]], numbers: set[int]) -> str:

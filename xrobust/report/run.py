@@ -23,12 +23,15 @@ class Change:
     first: float
     last: float
     higher_is_better: bool | None
+    epochs: int = 2  # in how many it was measured
 
     @property
     def verdict(self) -> str:
-        """ "better", "worse", "unchanged", or "" for metrics without a direction."""
+        """ "better", "worse", "unchanged", "measured once", or "" for metrics without a direction."""
         if self.higher_is_better is None:
             return ""
+        if self.epochs == 1:
+            return "measured once"
         if self.first == self.last:
             return "unchanged"
         return "better" if (self.last > self.first) == self.higher_is_better else "worse"
@@ -51,7 +54,7 @@ class Run:
         for name, better in self.directions.items():
             _, values = trajectory(self.history, name)
             if values:
-                changes.append(Change(name.removeprefix("explain/"), values[0], values[-1], better))
+                changes.append(Change(name.removeprefix("explain/"), values[0], values[-1], better, len(values)))
         return changes
 
 
