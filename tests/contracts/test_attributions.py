@@ -8,6 +8,7 @@ import pytest
 import torch
 from conf_walk import choices, composed
 from torch import Tensor, nn
+from torchvision.models import VisionTransformer
 
 from xrobust.attributions import Attribution
 from xrobust.config.build import build_all
@@ -19,10 +20,37 @@ NAMES = choices("attribution")
 
 
 def smooth_model() -> nn.Module:
-    """Softplus instead of ReLU, so that second derivatives exist."""
+    """Softplus instead of ReLU, so that second derivatives exist; images have decision boundaries near them."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return SmallCNN(num_classes=10, in_channels=1, image_size=8, activation="softplus").double().eval()
+        model = SmallCNN(num_classes=10, in_channels=1, image_size=8, activation="softplus").double().eval()
+    with torch.no_grad():  # untrained, it would predict one class for all images: at a grey one, let all classes tie
+        model.layers.linear2.bias -= model(torch.full((1, 1, 8, 8), 0.3, dtype=torch.float64))[0]
+    return model
+
+
+def relu_model() -> nn.Module:
+    """What rules for the backward pass of ReLU explain."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return SmallCNN(num_classes=10, in_channels=1, image_size=8).double().eval()
+
+
+def attention_model() -> nn.Module:
+    """A small vision transformer with a class token."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = VisionTransformer(8, 2, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=8, num_classes=10)
+        model.conv_proj = nn.Conv2d(1, 8, 2, 2)
+        return model.double().eval()
+
+
+# A method that explains some networks only says which, in its class attribute `explains`.
+NETWORKS = {"any": smooth_model, "relu": relu_model, "attention": attention_model}
+
+
+def model_for(method: Attribution) -> nn.Module:
+    return NETWORKS[getattr(method, "explains", "any")]()
 
 
 def built_method(name: str) -> Attribution:
@@ -35,13 +63,13 @@ def streams(rows: range) -> SampleStreams:
 
 def check_shape(method: Attribution, x: Tensor, y: Tensor) -> None:
     x_before = x.clone()
-    attribution = method(smooth_model(), x, y)
+    attribution = method(model_for(method), x, y)
     assert attribution.shape == x.shape and attribution.isfinite().all() and not attribution.requires_grad
     assert torch.equal(x, x_before)
 
 
 def check_batch_size(method: Attribution, x: Tensor, y: Tensor) -> None:
-    model = smooth_model()
+    model = model_for(method)
     whole = method(model, x, y, generator=streams(range(6)))
     one = [method(model, x[i : i + 1], y[i : i + 1], generator=streams(range(i, i + 1))) for i in range(6)]
     inner = replace(method, batch_size=2)(model, x, y, generator=streams(range(6)))
@@ -51,7 +79,7 @@ def check_batch_size(method: Attribution, x: Tensor, y: Tensor) -> None:
 
 def check_differentiable(method: Attribution, x: Tensor, y: Tensor) -> None:
     """Gradients of a function of the map with respect to the input and a weight, against central differences."""
-    model = smooth_model()
+    model = model_for(method)
     if not method.differentiable:
         with pytest.raises(UserError, match="cannot be differentiated"):
             method(model, x, y, create_graph=True)
@@ -61,7 +89,7 @@ def check_differentiable(method: Attribution, x: Tensor, y: Tensor) -> None:
     def value(x_: Tensor) -> Tensor:
         return (method(model, x_, y[:2], create_graph=True, generator=streams(range(2))) * probe).sum()
 
-    x_in, weight = x[:2].clone().requires_grad_(), model.layers.conv1.weight
+    x_in, weight = x[:2].clone().requires_grad_(), next(model.parameters())
     by_x, by_weight = torch.autograd.grad(value(x_in), [x_in, weight])
     direction, step = torch.randn(x_in.shape, generator=torch.Generator().manual_seed(0), dtype=x.dtype), 1e-5
     numeric = (value(x[:2] + step * direction) - value(x[:2] - step * direction)) / (2 * step)

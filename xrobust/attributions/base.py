@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from operator import index
 from typing import ClassVar, final
@@ -32,9 +32,11 @@ class Attribution(ABC):
     Class attributes:
         differentiable: whether `create_graph` is supported; a method whose map is no differentiable function of
             the image (or whose derivative is zero almost everywhere) says false.
+        demands: what it asks of the model beyond logits, in words.
     """
 
     differentiable: ClassVar[bool] = True
+    demands: ClassVar[str] = "a gradient"
 
     batch_size: int = 256
 
@@ -89,6 +91,10 @@ class Attribution(ABC):
         self, model: nn.Module, x: Tensor, score: Score, create_graph: bool, generator: Generator | None
     ) -> Tensor:
         """The method itself: x's shape, built from `gradient`; x is float and may require gradients."""
+
+    def settings(self) -> Mapping[str, Attribution]:
+        """The same method with other settings that one might have chosen as well, by what is different."""
+        return {}
 
     def default_generator(self, count: int) -> Generator | None:
         """What a caller that gives no generator gets: none, unless the method draws."""

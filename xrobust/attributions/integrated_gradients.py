@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from xrobust.attributions.base import Attribution, Score
-from xrobust.attributions.baselines import Baseline, Constant
+from xrobust.attributions.baselines import AnyBaseline, Constant, GaussianBlur, ImageMean, baseline_images
 from xrobust.errors import at_least, one_of
-from xrobust.randomness import Generator
+from xrobust.randomness import Generator, SampleStreams
 
 
 def gauss_legendre(steps: int) -> tuple[Tensor, Tensor]:
@@ -45,12 +45,14 @@ class IntegratedGradients(Attribution):
     Args:
         steps: points on the path, ≥ 1.
         rule: the quadrature, "gauss_legendre" or "riemann_midpoint".
-        baseline: images → x', such as those in `attributions.baselines`.
+        baseline: images → x', such as those in `attributions.baselines`; one that draws is drawn from once.
+        seed: of a baseline that draws, when the call gives no generator.
     """
 
     steps: int = 32
     rule: str = "gauss_legendre"
-    baseline: Baseline = field(default_factory=Constant)
+    baseline: AnyBaseline = field(default_factory=Constant)
+    seed: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,7 +63,7 @@ class IntegratedGradients(Attribution):
     def attribute(
         self, model: nn.Module, x: Tensor, score: Score, create_graph: bool, generator: Generator | None
     ) -> Tensor:
-        start = self.baseline(x)
+        start = baseline_images(self.baseline, x, generator)
         path = x - start
         nodes, weights = (
             values.to(x.device, x.dtype).view(-1, *[1] * x.dim()) for values in RULES[self.rule](self.steps)
@@ -71,3 +73,11 @@ class IntegratedGradients(Attribution):
             gradients = self.gradient(model, start + nodes[part] * path, score, create_graph)
             mean_gradient = mean_gradient + (weights[part] * gradients).sum(0)
         return path * mean_gradient
+
+    def settings(self) -> Mapping[str, Attribution]:
+        """Baselines of another kind."""
+        kinds: dict[str, AnyBaseline] = {"blurred": GaussianBlur(), "mean": ImageMean(), "white": Constant(1.0)}
+        return {name: replace(self, baseline=baseline) for name, baseline in kinds.items()}
+
+    def default_generator(self, count: int) -> Generator:
+        return SampleStreams(self.seed, range(count))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -28,18 +29,32 @@ class SmoothGrad(Attribution):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least("SmoothGrad", 0.0, sigma=self.sigma)
-        at_least("SmoothGrad", 1, samples=self.samples)
+        at_least(type(self).__name__, 0.0, sigma=self.sigma)
+        at_least(type(self).__name__, 1, samples=self.samples)
 
     def attribute(
         self, model: nn.Module, x: Tensor, score: Score, create_graph: bool, generator: Generator | None
     ) -> Tensor:
-        assert generator is not None
         total = torch.zeros_like(x)
+        for gradients in self.noisy_gradients(model, x, score, create_graph, generator):
+            total = total + gradients.sum(0)
+        return total / self.samples
+
+    def noisy_gradients(
+        self, model: nn.Module, x: Tensor, score: Score, create_graph: bool, generator: Generator | None
+    ) -> Iterator[Tensor]:
+        """The gradients at all noisy copies, in parts that fit the batch size: each (S, N, C, H, W)."""
+        assert generator is not None
         for part in self.passes(self.samples, len(x)):
             noise = torch.stack([normal_like(x, generator) for _ in range(self.samples)[part]]).to(x.dtype)
-            total = total + self.gradient(model, x + self.sigma * noise, score, create_graph).sum(0)
-        return total / self.samples
+            yield self.gradient(model, x + self.sigma * noise, score, create_graph)
+
+    def settings(self) -> Mapping[str, Attribution]:
+        """Half and twice the noise."""
+        return {
+            "half the noise": replace(self, sigma=self.sigma / 2),
+            "twice the noise": replace(self, sigma=2 * self.sigma),
+        }
 
     def default_generator(self, count: int) -> Generator:
         return SampleStreams(self.seed, range(count))
