@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +14,26 @@ from torch import Tensor, nn
 from xrobust.attacks import Attack
 from xrobust.randomness import SampleStreams
 from xrobust.threat import ThreatModel
+
+BUDGETS = {"steps": 12, "search_steps": 3, "queries": 60, "restarts": 2, "targets": 2}
+
+
+def cheap(attack: Attack) -> Attack:
+    """The same attack with a small budget: the contract holds for any, and every attack in conf/ is walked.
+
+    Attacks that are composed of others are made cheap all the way down.
+    """
+    changes: dict[str, Any] = {}
+    for field in fields(attack):
+        value = getattr(attack, field.name)
+        if field.name in BUDGETS and isinstance(value, int):
+            changes[field.name] = min(value, BUDGETS[field.name])
+        elif isinstance(value, Attack):
+            changes[field.name] = cheap(value)
+        elif isinstance(value, Mapping):
+            changes[field.name] = {k: cheap(v) if isinstance(v, Attack) else v for k, v in value.items()}
+    return replace(attack, **changes)
+
 
 NAMES = [name for name in choices("attack") if f"attack={name}" not in GIVEN]
 
@@ -83,7 +105,7 @@ def model(digits_model: nn.Module) -> nn.Module:
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("name", NAMES)
 def test_attack_keeps_the_contract(name: str, check, model: nn.Module, digits: tuple[Tensor, Tensor]) -> None:
-    attack = built_attack(name)
+    attack = cheap(built_attack(name))
     check(attack, model, digits[0][:6], digits[1][:6])
 
 

@@ -77,11 +77,15 @@ class HalvingRule(PerSample):
 
     def next_point(self, walk: Walk, step: int) -> Tensor:
         x_t = walk.x_t
-        z = self.threat.project(x_t + per_sample(self.size, x_t) * self.threat.ascent(walk.gradient), walk.x)
+        z = self._project(x_t + per_sample(self.size, x_t) * self.threat.ascent(walk.gradient), walk.x)
         if step == 0:
             return z
         inertia = self.momentum * (z - x_t) + (1 - self.momentum) * (x_t - walk.x_before)
-        return self.threat.project(x_t + inertia, walk.x)
+        return self._project(x_t + inertia, walk.x)
+
+    def _project(self, x_next: Tensor, x: Tensor) -> Tensor:
+        # The box before the ball: an L2 step of 2ε that is shrunk first and clipped then ends well inside the ball.
+        return self.threat.project(x_next.clamp_(*self.threat.clip), x)
 
 
 class SparseRule(PerSample):

@@ -21,7 +21,7 @@ from xrobust.threat import ThreatModel, per_sample
 class FMN(TargetableMinimumNorm):
     """Ascent of the margin in a ball whose radius closes in on the boundary (Pintor et al. 2021).
 
-    δ ← Π_ε(δ + α g/‖g‖₂), clipped to the box. Where x + δ is adversarial, ε ← min((1 − γ)ε, the best norm so
+    δ ← Π_ε(δ + α g/‖g‖₂), clipped to the box first. Where x + δ is adversarial, ε ← min((1 − γ)ε, the best norm so
     far), else ε ← (1 + γ)ε; before anything is found, ε is at least ‖δ‖ plus the linearised distance to the
     boundary, |margin| / ‖g‖_q. (The paper takes that sum itself, which can close in on the boundary and never
     cross it.) α and γ fall along half a cosine.
@@ -73,7 +73,9 @@ class FMN(TargetableMinimumNorm):
         outwards = torch.maximum(walk.eps * (1 + gamma), estimate)
         walk.eps = torch.where(adversarial, torch.minimum(walk.eps * (1 - gamma), best), outwards)
         unit = gradient / per_sample(gradient.flatten(1).norm(dim=1).clamp(min=1e-12), gradient)
-        walk.delta = within(self.threat.norm, walk.delta + alpha * unit, walk.eps)
+        # In the box first: what lies outside of it would use up ε and move nothing.
+        step = (walk.x + walk.delta + alpha * unit).clamp_(*self.threat.clip) - walk.x
+        walk.delta = within(self.threat.norm, step, walk.eps)
 
 
 class _Walk(PerSample):

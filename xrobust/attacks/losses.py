@@ -36,6 +36,13 @@ def kl(logits: Tensor, y: Tensor, reference: Tensor | None = None) -> Tensor:
     return F.kl_div(logits.log_softmax(1), clean, reduction="none", log_target=True).sum(1)
 
 
+def squared_error(logits: Tensor, y: Tensor, reference: Tensor | None = None) -> Tensor:
+    """‖p(x_adv) − p(x)‖², summed over classes; the clean side is a constant (Pang et al. 2022, SCORE)."""
+    if reference is None:
+        raise ValueError("the squared error needs the logits of the unperturbed images as its reference")
+    return (logits.softmax(1) - reference.detach().softmax(1)).square().sum(1)
+
+
 def dlr(logits: Tensor, y: Tensor, reference: Tensor | None = None) -> Tensor:
     """(max_{k≠y} z_k − z_y) / (z_π1 − z_π3), π sorting the logits downwards (Croce & Hein 2020).
 
@@ -68,8 +75,8 @@ def _spread(logits: Tensor, lowest: int = 3) -> Tensor:
     return top[:, 0] - top[:, 2:].mean(1) + 1e-12
 
 
-LOSSES: dict[str, AttackLoss] = {loss.__name__: loss for loss in (cross_entropy, margin, dlr, kl)}
-WITH_REFERENCE = frozenset({kl})
+LOSSES: dict[str, AttackLoss] = {loss.__name__: loss for loss in (cross_entropy, margin, dlr, kl, squared_error)}
+WITH_REFERENCE = frozenset({kl, squared_error})
 
 
 def loss_named(name: str, place: str) -> AttackLoss:

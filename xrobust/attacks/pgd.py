@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from xrobust.attacks.base import Attack, logits_of
 from xrobust.attacks.losses import WITH_REFERENCE, AttackLoss, loss_named
 from xrobust.errors import UserError, at_least
-from xrobust.randomness import Generator
+from xrobust.randomness import Generator, uniform_like
 from xrobust.threat import exact_fraction, per_sample
 
 
@@ -22,7 +22,8 @@ class PGD(Attack):
     Args:
         steps: iterations, ≥ 1.
         step_size: α in pixel units ("2/255"); none means 2.5 · ε / steps, so that α follows ε.
-        random_start: begin at a uniform point of the ball instead of at x.
+        random_start: begin at a random point of the ball instead of at x: uniform in the ball of Linf and L1;
+            for L2 uniform in direction and in length.
         restarts: independent runs; the worst of them is returned for each sample. Above 1 needs a random start.
         momentum: μ of the accumulated gradient g ← μ·g + ∇/‖∇‖₁ (Dong et al. 2018, MI-FGSM); 0 is plain PGD.
         loss: a name in `attacks.losses`: "cross_entropy", "margin" (CW) or "kl".
@@ -72,7 +73,14 @@ class PGD(Attack):
         return self._search(model, x, y, generator, loss, reference)
 
     def _start(self, x: Tensor, generator: Generator) -> Tensor:
-        return self.threat.random_start(x, generator) if self.random_start else x
+        if not self.random_start:
+            return x
+        start = self.threat.random_start(x, generator)
+        if self.threat.norm != "l2":
+            return start
+        # In many dimensions nearly all of an L2 ball lies at its surface, and from there the steps find less.
+        length = uniform_like(x.flatten(1)[:, 0], generator).to(x.dtype)
+        return x + per_sample(length, x) * (start - x)
 
     def _step(self, x_t: Tensor, x: Tensor, gradient: Tensor, velocity: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """One ascent step and projection; the velocity is only carried with momentum."""
@@ -106,12 +114,10 @@ class PGD(Attack):
         worst, worst_loss = x.clone(), torch.full((len(x),), -torch.inf, device=x.device, dtype=x.dtype)
         standing = torch.arange(len(x), device=x.device)
         for _ in range(self.restarts):
-            x_t, velocity = (
-                self._start(x, generator)[standing],
-                None,
-            )  # drawn for all: streams do not depend on who stands
+            start = self._start(x, generator)  # drawn for all: streams do not depend on who stands
+            x_t, velocity = start[standing], None
             for step in range(self.steps + 1):
-                x_in = x_t.detach().requires_grad_()
+                x_in = x_t.detach().requires_grad_(step < self.steps)
                 logits = logits_of(model, x_in)
                 value = loss(logits, y[standing], None if reference is None else reference[standing])
                 if self.targeted:
@@ -124,9 +130,10 @@ class PGD(Attack):
                     signed = -value.sum() if self.targeted else value.sum()
                     (gradient,) = torch.autograd.grad(signed, x_in)
                     x_t, velocity = self._step(x_t, x[standing], gradient, velocity)
-                left = ~fooled
-                standing, x_t = standing[left], x_t[left]
-                velocity = None if velocity is None else velocity[left]
-                if not len(standing):
-                    return worst
+                if fooled.any():
+                    left = ~fooled
+                    standing, x_t = standing[left], x_t[left]
+                    velocity = None if velocity is None else velocity[left]
+                    if not len(standing):
+                        return worst
         return worst
