@@ -7,7 +7,7 @@ import torch
 from conf_walk import choices, composed
 from torch import Tensor, nn
 
-from xrobust.attacks import PGD
+from xrobust.attacks import PGD, TopKAttack
 from xrobust.attributions import Gradient
 from xrobust.config.build import build_all
 from xrobust.metrics import ExplanationMetric, Probe
@@ -24,7 +24,18 @@ def built_metric(name: str) -> ExplanationMetric:
 def probe(model: nn.Module, x: Tensor, y: Tensor, rows: slice) -> Probe:
     attack = PGD(threat=THREAT, steps=3, keep="worst")
     index = torch.arange(len(x))[rows]
-    return Probe(model=model, x=x[rows], y=y[rows], index=index, method=Gradient(), threat=THREAT, attack=attack)
+    return Probe(
+        model=model,
+        x=x[rows],
+        y=y[rows],
+        index=index,
+        method=Gradient(),
+        threat=THREAT,
+        attack=attack,
+        map_attack=TopKAttack(threat=THREAT, attribution=Gradient(), steps=3),
+        mask=x[rows, 0] > 0.5,
+        pool=(x, y),
+    )
 
 
 def measured(metric: ExplanationMetric, model: nn.Module, x: Tensor, y: Tensor, parts: list[slice]) -> Tensor:

@@ -12,9 +12,29 @@ from torchmetrics import Metric
 from xrobust.metrics.probe import Probe
 
 Group = Literal[
-    "faithfulness", "stability", "complexity", "localisation", "randomisation", "alignment", "smoothness", "axioms"
+    "axioms",
+    "faithfulness",
+    "randomisation",
+    "stability",
+    "localisation",
+    "complexity",
+    "smoothness",
+    "alignment",
+    "settings",
 ]
 GROUPS: tuple[str, ...] = get_args(Group)
+# The question on the checklist of `xrobust.explanation` that a group answers.
+POINTS = {
+    "axioms": 1,
+    "faithfulness": 2,
+    "randomisation": 3,
+    "stability": 4,
+    "localisation": 7,
+    "complexity": 8,
+    "smoothness": 8,
+    "settings": 9,
+    "alignment": 12,
+}
 
 
 class ExplanationMetric(Metric):
@@ -30,6 +50,7 @@ class ExplanationMetric(Metric):
         cost: "cheap" (at most one pass beyond what is shared), "moderate" or "expensive" (tens).
         uses_attribution: false if the value depends on the model alone, so that one attribution method
             suffices.
+        needs: the optional parts of the probe that it asks for: "attack", "map_attack", "mask", "pool".
     """
 
     full_state_update = False
@@ -38,6 +59,7 @@ class ExplanationMetric(Metric):
     group: ClassVar[Group]
     cost: ClassVar[Literal["cheap", "moderate", "expensive"]]
     uses_attribution: ClassVar[bool] = True
+    needs: frozenset[str] = frozenset()
 
     value_sum: Tensor
     valid: Tensor
@@ -48,6 +70,11 @@ class ExplanationMetric(Metric):
         self.add_state("value_sum", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("valid", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("total", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    @property
+    def point(self) -> int:
+        """The number of the question on the checklist that it answers."""
+        return POINTS[self.group]
 
     @abstractmethod
     def per_sample(self, probe: Probe) -> Tensor:

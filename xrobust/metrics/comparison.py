@@ -8,7 +8,8 @@ from xrobust.errors import one_of
 from xrobust.metrics.base import ExplanationMetric
 from xrobust.metrics.probe import Probe
 
-POINTS = ("adversarial", "neighbour", "attacked")
+NEEDS = {"neighbour": frozenset(), "adversarial": frozenset({"attack"}), "attacked": frozenset({"map_attack"})}
+UNDER_ATTACK = 5
 
 
 class MapComparison(ExplanationMetric):
@@ -24,9 +25,14 @@ class MapComparison(ExplanationMetric):
 
     def __init__(self, versus: str = "adversarial"):
         super().__init__()
-        if versus not in POINTS:
-            raise one_of(f"{type(self).__name__}.versus", versus, POINTS)
+        if versus not in NEEDS:
+            raise one_of(f"{type(self).__name__}.versus", versus, list(NEEDS))
         self.versus = versus
+        self.needs = NEEDS[versus]
+
+    @property
+    def point(self) -> int:
+        return UNDER_ATTACK if self.needs else super().point
 
     def other_map(self, probe: Probe) -> Tensor:
         """a(x'): (N, C, H, W)."""

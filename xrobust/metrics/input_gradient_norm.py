@@ -21,6 +21,7 @@ class InputGradientNorm(ExplanationMetric):
 
     higher_is_better, group, cost = False, "smoothness", "cheap"
     uses_attribution = False
+    point = 12  # the model itself
 
     def __init__(self, norm: str = "l1"):
         super().__init__()

@@ -59,6 +59,8 @@ class Probe:
         map_attack: an attack on the map, in the same threat model; its field `attribution` is replaced by the
             method under test. None if no metric asks for attacked maps.
         mask: (N, H, W) bool, the pixels that are known to matter; none if no metric asks for them.
+        pool: images (M, C, H, W) and labels (M,), the same in each batch and process, from which a metric may draw
+            company for a sample; none if no metric asks for them.
         seed: of everything random.
         batch_size: how many images at most go through the model at once (the method has its own).
         shared: the cache of what does not depend on the method; `using` hands it on.
@@ -73,6 +75,7 @@ class Probe:
     attack: Attack | None = None
     map_attack: Attack | None = None
     mask: Tensor | None = None
+    pool: tuple[Tensor, Tensor] | None = None
     seed: int = 0
     batch_size: int = 256
     shared: dict[str, Tensor] = field(default_factory=dict, repr=False)
@@ -90,11 +93,22 @@ class Probe:
                 raise UserError(f"the probe compares at equal ε: its attack has {attack.threat}, it has {self.threat}")
         if self.mask is not None and self.mask.shape != (len(self.x), *self.x.shape[-2:]):
             raise UserError(f"a mask must be (N, H, W) for images {tuple(self.x.shape)}, got {tuple(self.mask.shape)}")
+        if self.pool is not None and (
+            self.pool[0].shape[1:] != self.x.shape[1:] or self.pool[1].shape != (len(self.pool[0]),)
+        ):
+            raise UserError(
+                f"a pool must have images {tuple(self.x.shape[1:])} and a label for each, "
+                f"got {tuple(self.pool[0].shape)} and {tuple(self.pool[1].shape)}"
+            )
         x = self.x.detach()
         object.__setattr__(self, "x", x if x.dtype == torch.float64 else x.float())
 
     def __len__(self) -> int:
         return len(self.x)
+
+    def parts_there(self) -> set[str]:
+        """The names of the optional parts that are there, of "attack", "map_attack", "mask", "pool"."""
+        return {name for name in ("attack", "map_attack", "mask", "pool") if getattr(self, name) is not None}
 
     def using(self, method: Attribution) -> Probe:
         """The same images under another attribution method; all that does not depend on it stays shared."""
