@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
@@ -19,13 +20,18 @@ Part = tuple[np.ndarray, np.ndarray]  # images, labels
 
 @dataclass(frozen=True, eq=False)
 class Arrays:
-    """Training and test images (N, C, H, W) uint8, their labels (N,) int64, and the class names if known."""
+    """Training and test images (N, C, H, W) uint8, their labels (N,) int64, and the class names if known.
+
+    A set that knows by construction which pixels decide the label says so in its masks, (N, H, W) bool.
+    """
 
     x_train: Tensor
     y_train: Tensor
     x_test: Tensor
     y_test: Tensor
     class_names: tuple[str, ...] | None = None
+    mask_train: Tensor | None = None
+    mask_test: Tensor | None = None
 
 
 def make_arrays(
@@ -43,8 +49,8 @@ def make_arrays(
     Raises:
         UserError: for another type or shape, an empty set, or numbers of images and labels that differ.
     """
-    x_train, y_train = _tensors(source, "train", channels, *train)
-    x_test, y_test = _tensors(source, "test", channels, *test)
+    x_train, y_train = make_tensors(source, ("x_train", "y_train"), channels, *train)
+    x_test, y_test = make_tensors(source, ("x_test", "y_test"), channels, *test)
     return Arrays(x_train, y_train, x_test, y_test, class_names)
 
 
@@ -54,26 +60,42 @@ def read_npz(path: Path, channels: int) -> Arrays:
     Raises:
         UserError: if the file is missing, unreadable or incomplete, or its arrays are not of the form.
     """
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            missing = [key for key in KEYS if key not in file]
-            arrays = {key: file[key] for key in KEYS if key in file}
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist") from None
-    except (OSError, ValueError, EOFError, TypeError, BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} is not a readable .npz file: {error}") from error
+    arrays = arrays_in(path, KEYS)
+    missing = [key for key in KEYS if key not in arrays]
     if missing:
         raise UserError(f"{path} lacks {', '.join(missing)}; it must hold {', '.join(KEYS)}")
     train, test = (arrays["x_train"], arrays["y_train"]), (arrays["x_test"], arrays["y_test"])
     return make_arrays(str(path), channels, train, test)
 
 
-def _tensors(source: str, part: str, channels: int, images: np.ndarray, labels: np.ndarray) -> tuple[Tensor, Tensor]:
-    x, y = _images(images, channels, f"{source}: x_{part}"), _labels(labels, f"{source}: y_{part}")
+def arrays_in(path: Path, keys: Iterable[str]) -> dict[str, np.ndarray]:
+    """Those of the arrays that an .npz file holds.
+
+    Raises:
+        UserError: if the file is missing or unreadable.
+    """
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            return {key: file[key] for key in keys if key in file}
+    except FileNotFoundError:
+        raise UserError(f"{path} does not exist") from None
+    except (OSError, ValueError, EOFError, TypeError, BadZipFile, zlib.error) as error:
+        raise UserError(f"{path} is not a readable .npz file: {error}") from error
+
+
+def make_tensors(
+    source: str, names: tuple[str, str], channels: int, images: np.ndarray, labels: np.ndarray
+) -> tuple[Tensor, Tensor]:
+    """Images and labels in the form that `make_arrays` states; `names` is what error messages call the two.
+
+    Raises:
+        UserError: as `make_arrays`.
+    """
+    x, y = _images(images, channels, f"{source}: {names[0]}"), _labels(labels, f"{source}: {names[1]}")
     if len(x) != len(y):
-        raise UserError(f"{source}: x_{part} has {len(x)} images but y_{part} has {len(y)} labels")
+        raise UserError(f"{source}: {names[0]} has {len(x)} images but {names[1]} has {len(y)} labels")
     if not len(x):
-        raise UserError(f"{source}: x_{part} has no images")
+        raise UserError(f"{source}: {names[0]} has no images")
     return x, y
 
 

@@ -1,4 +1,4 @@
-"""Random crops and flips of whole batches."""
+"""Random crops, flips and cutouts of whole batches."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from xrobust.errors import at_least, one_of
 
 CROP_MODES = ("zeros", "edge")
+PARTS = 1 << 20
 
 
 def crop(images: Tensor, corners: Tensor, padding: int, mode: str) -> Tensor:
@@ -44,35 +45,55 @@ def flip(images: Tensor, chosen: Tensor) -> Tensor:
     return torch.where(chosen.view(-1, 1, 1, 1), images.flip(3), images)
 
 
+def cut_out(images: Tensor, centres: Tensor, size: int) -> Tensor:
+    """Make a square black, as far as it lies in the image.
+
+    Shapes: (N, C, H, W), row and column (N, 2), the side s → (N, C, H, W); of s pixels, s // 2 lie before the centre.
+    """
+    first = (centres - size // 2)[..., None]
+    rows, columns = (torch.arange(side, device=images.device) - first[:, i] for i, side in enumerate(images.shape[2:]))
+    inside = [(place >= 0) & (place < size) for place in (rows, columns)]
+    return images.masked_fill((inside[0][:, :, None] & inside[1][:, None, :])[:, None], 0)
+
+
 @dataclass(frozen=True)
 class Augmentation:
-    """A random crop after padding, then a horizontal flip of half of the images.
+    """A random crop after padding, then a horizontal flip of half of the images, then a cutout.
 
     Args:
         crop_padding: p ≥ 0 pixels on every side; 0 crops nothing.
         crop_mode: the padding, "zeros" or "edge".
         flip: whether to flip.
+        cutout: side s ≥ 0 of the square around a random pixel that becomes black (DeVries & Taylor 2017).
     """
 
     crop_padding: int = 0
     crop_mode: str = "zeros"
     flip: bool = False
+    cutout: int = 0
 
     def __post_init__(self) -> None:
-        at_least("data", 0, crop_padding=self.crop_padding)
+        at_least("data", 0, crop_padding=self.crop_padding, cutout=self.cutout)
         if self.crop_mode not in CROP_MODES:
             raise one_of("data.crop_mode", self.crop_mode, CROP_MODES)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
-        """What happens to each of `count` images: (count, 3) int64, the crop's top and left, flipped."""
+        """What happens to each of `count` images: int64, the crop's top and left, flipped, the cutout's centre.
+
+        The centre is in 1/`PARTS` of the image's height and width, which nobody knows here.
+        """
         corners = torch.randint(2 * self.crop_padding + 1, (count, 2), generator=generator)
         flipped = torch.randint(2, (count, 1), generator=generator)
-        return torch.cat([corners, flipped], 1)
+        centres = torch.randint(PARTS, (count, 2), generator=generator)
+        return torch.cat([corners, flipped, centres], 1)
 
     def apply(self, images: Tensor, draws: Tensor) -> Tensor:
-        """The augmented images: (N, C, H, W), (N, 3) → (N, C, H, W), of the images' dtype."""
+        """The augmented images: (N, C, H, W), (N, 5) → (N, C, H, W), of the images' dtype."""
         if self.crop_padding:
             images = crop(images, draws[:, :2], self.crop_padding, self.crop_mode)
         if self.flip:
             images = flip(images, draws[:, 2].bool())
+        if self.cutout:
+            size = torch.tensor(images.shape[2:], device=images.device)
+            images = cut_out(images, draws[:, 3:] * size // PARTS, self.cutout)
         return images

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytorch_lightning as pl
 from torch import Tensor
 
 from xrobust.data.arrays import Arrays
 from xrobust.data.augment import Augmentation
+from xrobust.data.extra import read_extra
 from xrobust.data.loader import EvaluationLoader, TrainingLoader, to_unit
+from xrobust.data.mix import Mix
 from xrobust.data.split import balanced_choice, stratified_split
 from xrobust.errors import UserError, at_least
 
@@ -33,7 +36,12 @@ class ImageDataModule(pl.LightningDataModule):
         validation_fraction: share of the training set that is held out, in (0, 1).
         split_seed: which images are held out.
         seed: order of the training images and their augmentation.
-        crop_padding, crop_mode, flip: see `Augmentation`.
+        crop_padding, crop_mode, flip, cutout: see `Augmentation`.
+        mix: by name, what happens to training batches, such as `CutMix`; their labels become class probabilities.
+        extra: an .npz file with further training images, see `read_extra`; none are held out for validation.
+        extra_fraction: their share of each training batch, in [0, 1].
+        ground_truth: images (N, C, H, W) → the pixels that matter (N, H, W) bool, such as `Foreground`; goes before
+            what the set itself knows. It serves the metrics of localisation.
 
     Raises:
         UserError: for a value out of its range, at once; for one that the arrays contradict, in `setup`.
@@ -53,7 +61,13 @@ class ImageDataModule(pl.LightningDataModule):
     crop_padding: int = 0
     crop_mode: str = "zeros"
     flip: bool = False
+    cutout: int = 0
+    mix: Mapping[str, Mix] | None = None
+    extra: str | None = None
+    extra_fraction: float = 0.7
+    ground_truth: Callable[[Tensor], Tensor] | None = None
     _parts: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
+    _masks: dict[str, Tensor | None] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -79,9 +93,13 @@ class ImageDataModule(pl.LightningDataModule):
         ):
             if values is not None and len(values) != length:
                 raise UserError(f"data.{name}={list(values)} must have {length} entries")
-        self.augmentation = Augmentation(self.crop_padding, self.crop_mode, self.flip)
-        if self.crop_padding >= self.image_size:
-            raise UserError(f"data.crop_padding={self.crop_padding} must be below data.image_size={self.image_size}")
+        self.augmentation = Augmentation(self.crop_padding, self.crop_mode, self.flip, self.cutout)
+        for name, pixels in (("crop_padding", self.crop_padding), ("cutout", self.cutout)):
+            if pixels >= self.image_size:
+                raise UserError(f"data.{name}={pixels} must be below data.image_size={self.image_size}")
+        at_least("data", 0.0, extra_fraction=self.extra_fraction)
+        if self.extra_fraction > 1:
+            raise UserError(f"data.extra_fraction must be at most 1, got {self.extra_fraction}")
 
     @abstractmethod
     def load(self) -> Arrays:
@@ -100,17 +118,26 @@ class ImageDataModule(pl.LightningDataModule):
                 f"leaves {len(rest)} for training and {len(held)} for validation"
             )
         self.class_names = list(self.class_names or arrays.class_names or map(str, range(self.num_classes)))
+        known = arrays.mask_train
+        self._masks = {"validation": None if known is None else known[held], "test": arrays.mask_test}
         self._parts = {
             "train": (arrays.x_train[rest], arrays.y_train[rest]),
             "validation": (arrays.x_train[held], arrays.y_train[held]),
             "test": (arrays.x_test, arrays.y_test),
         }
+        if self.extra is not None:
+            facts = {"channels": self.channels, "image_size": self.image_size, "num_classes": self.num_classes}
+            self._parts["extra"] = read_extra(Path(self.extra), **facts)
 
     def train_dataloader(self) -> TrainingLoader:
         return TrainingLoader(
             *self._part("train"),
             batch_size=self.batch_size,
             augmentation=self.augmentation,
+            extra=self._parts.get("extra"),
+            extra_fraction=self.extra_fraction,
+            mixes=list((self.mix or {}).values()),
+            num_classes=self.num_classes,
             seed=self.seed,
             reshuffle=not getattr(self.trainer, "overfit_batches", 0),
             **self._placement(),
@@ -122,21 +149,33 @@ class ImageDataModule(pl.LightningDataModule):
     def test_dataloader(self) -> EvaluationLoader:
         return EvaluationLoader(*self._part("test"), batch_size=self.eval_batch_size, **self._placement())
 
-    def probe_set(self, n: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-        """Fixed validation images, balanced over the classes as far as each class has images.
+    def probe_set(self, n: int, seed: int = 0, split: str = "validation") -> tuple[Tensor, Tensor, Tensor]:
+        """Fixed images of the "validation" or "test" set, balanced over the classes as far as each class has images.
 
         Returns:
-            x (n, C, H, W) float32 in [0, 1], y (n,), and their positions (n,) in the validation set.
+            x (n, C, H, W) float32 in [0, 1], y (n,), and their positions (n,) in that set.
             The first m of them are `probe_set(m)`.
 
         Raises:
-            UserError: if n is not between 1 and the size of the validation set.
+            UserError: if n is not between 1 and the size of the set.
         """
-        images, labels = self._part("validation")
+        images, labels = self._part(split)
         if not 1 <= n <= len(labels):
-            raise UserError(f"a probe set must have between 1 and {len(labels)} images (the validation set), got {n}")
+            raise UserError(f"a probe set must have between 1 and {len(labels)} images (the {split} set), got {n}")
         index = balanced_choice(labels, n, seed)
         return to_unit(images[index]), labels[index], index
+
+    def probe_masks(self, n: int, seed: int = 0, split: str = "validation") -> Tensor | None:
+        """The pixels that are known to matter in each image of `probe_set(n, seed, split)`.
+
+        Returns:
+            (n, H, W) bool, or None if neither `ground_truth` nor the set itself says which they are.
+        """
+        x, _, index = self.probe_set(n, seed, split)
+        if self.ground_truth is not None:
+            return self.ground_truth(x)
+        known = self._masks[split]
+        return None if known is None else known[index]
 
     def summary(self) -> dict[str, int]:
         """The sizes: images in each part, classes, channels, image size."""

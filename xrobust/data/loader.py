@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from xrobust.data.augment import Augmentation
+from xrobust.data.mix import Mix
 from xrobust.errors import UserError
 from xrobust.randomness import mix
 
@@ -98,8 +100,15 @@ class TrainingLoader(TensorLoader):
     batch wait for another epoch. Lightning announces the epoch through `sampler.set_epoch` and keeps the
     `state_dict` in checkpoints: a resumed run goes on with the batches that were due, also within an epoch.
 
+    With extra images, an epoch has as many batches as without them, and a fixed share of each batch is extra (Gowal et
+    al. 2021); it goes through either set in a random order, more than once if the set is too small for an epoch.
+
     Args:
         augmentation: what happens to the images.
+        extra: further images (M, C, H, W) uint8 and labels (M,).
+        extra_fraction: their share of each batch, rounded to whole images.
+        mixes: what happens to the batches then; labels become class probabilities (N, K).
+        num_classes: K; needed for mixes only.
         seed: of the permutations and augmentations.
         reshuffle: False repeats the batches of epoch 0 (for overfitting on a few of them).
     """
@@ -111,6 +120,10 @@ class TrainingLoader(TensorLoader):
         *,
         batch_size: int,
         augmentation: Augmentation | None = None,
+        extra: Batch | None = None,
+        extra_fraction: float = 0.0,
+        mixes: Sequence[Mix] = (),
+        num_classes: int = 0,
         seed: int = 0,
         reshuffle: bool = True,
         device: torch.device | str = "cpu",
@@ -119,6 +132,10 @@ class TrainingLoader(TensorLoader):
     ):
         super().__init__(images, labels, batch_size=batch_size, device=device, rank=rank, world_size=world_size)
         self.augmentation = augmentation or Augmentation()
+        self.extra = extra
+        self.extra_count = 0 if extra is None else round(extra_fraction * self.batch_size)
+        self.mixes = mixes
+        self.num_classes = num_classes
         self.seed = seed
         self.epoch = 0
         self._served = 0  # batches given out in this epoch
@@ -148,14 +165,42 @@ class TrainingLoader(TensorLoader):
     def __iter__(self) -> Iterator[Batch]:
         # A generator, so nothing is read before the first batch is asked for: by then the epoch is known.
         self._move()
-        generator = torch.Generator().manual_seed(mix(self.seed, self.epoch if self.reshuffle else 0))
-        count = len(self.images)
-        mine = torch.randperm(count, generator=generator)[self.rank :: self.world_size]
-        draws = self.augmentation.draw(count, generator)[mine].to(self.device)
-        mine = mine.to(self.device)
+        epoch = self.epoch if self.reshuffle else 0
+        own = self._deal(self.images, self.labels, self.batch_size - self.extra_count, mix(self.seed, epoch))
+        sources = [own]
+        if self.extra is not None and self.extra_count:
+            sources.append(self._deal(*self.extra, self.extra_count, mix(self.seed, epoch, 1)))
         start, self._start = self._start, 0
         for batch_idx in range(start, len(self)):
             self._served = batch_idx + 1
-            chosen = slice(batch_idx * self.batch_size, (batch_idx + 1) * self.batch_size)
-            images = self.images[mine[chosen]]
-            yield to_unit(self.augmentation.apply(images, draws[chosen])), self.labels[mine[chosen]]
+            images, labels = zip(*(source(batch_idx) for source in sources), strict=True)
+            batch = to_unit(torch.cat(images)), torch.cat(labels)
+            yield self._mixed(*batch, mix(self.seed, epoch, 2, self.rank, batch_idx)) if self.mixes else batch
+
+    def _move(self) -> None:
+        super()._move()
+        if self.extra is not None:
+            self.extra = self.extra[0].to(self.device), self.extra[1].to(self.device)
+
+    def _deal(self, images: Tensor, labels: Tensor, per_batch: int, seed: int) -> Callable[[int], Batch]:
+        """One epoch of a set: the number of a batch → its augmented images, uint8, and their labels."""
+        generator = torch.Generator().manual_seed(seed)
+        count = len(images)
+        rounds = max(1, -(-self.world_size * len(self) * per_batch // count))
+        order = torch.cat([turn * count + torch.randperm(count, generator=generator) for turn in range(rounds)])
+        mine = order[self.rank :: self.world_size]
+        draws = self.augmentation.draw(rounds * count, generator)[mine].to(self.device)
+        mine = (mine % count).to(self.device)
+
+        def batch(batch_idx: int) -> Batch:
+            chosen = slice(batch_idx * per_batch, (batch_idx + 1) * per_batch)
+            return self.augmentation.apply(images[mine[chosen]], draws[chosen]), labels[mine[chosen]]
+
+        return batch
+
+    def _mixed(self, x: Tensor, y: Tensor, seed: int) -> Batch:
+        generator = torch.Generator().manual_seed(seed)
+        y = F.one_hot(y, self.num_classes).to(x.dtype)
+        for step in self.mixes:
+            x, y = step(x, y, generator)
+        return x, y
