@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import pytorch_lightning as pl
-import torch
-from numpy.typing import NDArray
 
+from callbacks.validation_probe import validation_probe
 from xrobust.attacks import Attack
 from xrobust.attributions import Attribution
 from xrobust.defenses import RobustClassifier
 from xrobust.errors import at_least
-from xrobust.metrics import Probe
+from xrobust.explanation import panel_data
 from xrobust.report.panel import save_panel
 
 
@@ -55,37 +53,8 @@ class AttributionPanels(pl.Callback):
         if trainer.sanity_checking or not trainer.is_global_zero or not self.attributions:
             return
         if epoch % self.every_n_epochs == 0 or epoch == last:
-            picture = save_panel(self._draw(trainer, pl_module), self.folder, epoch)
+            probe = validation_probe(trainer, pl_module, self.images, self.attack, seed=self.seed)
+            picture = save_panel(panel_data(probe, self.attributions), self.folder, epoch)
             for logger in trainer.loggers:
                 if hasattr(logger, "log_image"):
                     logger.log_image("panels/attributions", [str(picture)], step=trainer.global_step)
-
-    def _draw(self, trainer: pl.Trainer, pl_module: RobustClassifier) -> dict[str, NDArray]:
-        x, y, index = (t.to(pl_module.device) for t in trainer.datamodule.probe_set(self.images))  # type: ignore[attr-defined]
-        first = next(iter(self.attributions.values()))
-        probe = Probe(
-            model=pl_module.model,
-            x=x,
-            y=y,
-            index=index,
-            method=first,
-            threat=self.attack.threat,
-            attack=self.attack,
-            seed=self.seed,
-        )
-        data = {
-            "images": probe.x,
-            "adversarial": probe.adversarial,
-            "labels": y,
-            "predictions": probe.prediction,
-            "adversarial_predictions": probe.logits_at(probe.adversarial).argmax(1),
-        }
-        for name, method in self.attributions.items():
-            data[f"map/{name}"] = probe.using(method).map
-            data[f"adversarial_map/{name}"] = probe.using(method).adversarial_map
-        return {name: _numpy(value) for name, value in data.items()}
-
-
-def _numpy(value: torch.Tensor) -> NDArray:
-    array = value.detach().cpu().numpy()
-    return array.astype(np.float32) if array.dtype == np.float64 else array

@@ -9,14 +9,18 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 
+from callbacks.validation_probe import validation_probe
 from xrobust.attacks import Attack
 from xrobust.attributions import Attribution
 from xrobust.defenses import RobustClassifier
 from xrobust.errors import UserError, at_least
+from xrobust.explanation import check_needs, plan
 from xrobust.files import replace_file
 from xrobust.metrics import ExplanationMetric, Probe
 
 COSTS = ("cheap", "moderate", "expensive")
+FINAL = "final"
+Cadence = int | str
 
 
 class ExplanationQuality(pl.Callback):
@@ -32,8 +36,11 @@ class ExplanationQuality(pl.Callback):
         attributions: by name, the methods under test.
         metrics: by name, what is measured of each.
         attack: makes the adversarial examples.
+        map_attack: attacks the maps, for metrics that compare with attacked ones; they are left out for attributions
+            that cannot be differentiated.
         images: size of the probe set.
-        every_n_epochs: how often; a number for all metrics, or by metric name (1 for those not named).
+        every_n_epochs: how often; a number for all metrics, or by metric name (1 for those not named). "final" is
+            after the last epoch only.
         budget: the share of the training time of the epochs so far that may be spent; none means no limit.
         seed: of everything random here.
         batch_size: how many images go through the model at once.
@@ -45,8 +52,9 @@ class ExplanationQuality(pl.Callback):
         attributions: Mapping[str, Attribution],
         metrics: Mapping[str, ExplanationMetric],
         attack: Attack,
+        map_attack: Attack | None = None,
         images: int = 128,
-        every_n_epochs: int | Mapping[str, int] = 1,
+        every_n_epochs: Cadence | Mapping[str, Cadence] = 1,
         budget: float | None = 1.0,
         seed: int = 0,
         batch_size: int = 256,
@@ -57,20 +65,22 @@ class ExplanationQuality(pl.Callback):
             at_least(place, 0.0, budget=budget)
         per_metric = every_n_epochs if isinstance(every_n_epochs, Mapping) else dict.fromkeys(metrics, every_n_epochs)
         for name, every in per_metric.items():
-            if name not in metrics or every < 1:
+            if name not in metrics or not (every == FINAL or (isinstance(every, int) and every >= 1)):
                 raise UserError(
-                    f"{place}.every_n_epochs needs at least 1 for one of {', '.join(metrics)}, got {name}: {every}"
+                    f"{place}.every_n_epochs needs at least 1, or final, for one of {', '.join(metrics)}, "
+                    f"got {name}: {every}"
                 )
         self.file = Path(folder) / "explanation_metrics.json"
         self.attributions = attributions
         self.metrics = metrics
         self.attack = attack
+        self.map_attack = map_attack
         self.images = images
         self.every = {name: per_metric.get(name, 1) for name in metrics}
         self.budget = budget
         self.seed = seed
         self.batch_size = batch_size
-        self._keys = self._plan()
+        self._keys = {f"explain/{key}": pair for key, pair in plan(attributions, metrics).items()}
         self._measured = dict.fromkeys(self._keys, -1)  # the epoch in which each key was last measured
         self._allowance = 0.0
 
@@ -81,6 +91,7 @@ class ExplanationQuality(pl.Callback):
         self._measured, self._allowance = state_dict["measured"], state_dict["allowance"]  # type: ignore[assignment]
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        check_needs(self.metrics, self._probe(trainer, pl_module).parts_there())
         if trainer.is_global_zero:
             directions = {key: self.metrics[metric].higher_is_better for key, (metric, _) in self._keys.items()}
             replace_file(self.file, json.dumps(directions, indent=2) + "\n")
@@ -98,7 +109,7 @@ class ExplanationQuality(pl.Callback):
         began = time.monotonic()
         epoch, last = trainer.current_epoch, (trainer.max_epochs or 0) - 1
         everything = epoch == 0 or epoch == last
-        due = [key for key, (metric, _) in self._keys.items() if everything or epoch % self.every[metric] == 0]
+        due = [key for key, (metric, _) in self._keys.items() if self._due(metric, epoch, last)]
         due.sort(key=lambda key: (self._measured[key], COSTS.index(self.metrics[self._keys[key][0]].cost)))
         probe = self._probe(trainer, pl_module)
         probes = {name: probe.using(method) for name, method in self.attributions.items()}
@@ -108,7 +119,7 @@ class ExplanationQuality(pl.Callback):
             affordable = everything or self.budget is None or spent < self._allowance
             # One process decides for all, since computing a metric is a collective call.
             if trainer.strategy.broadcast(affordable):
-                self._measure(key, probes, pl_module)
+                self._measure(key, probe, probes, pl_module)
                 self._measured[key] = epoch
             else:
                 skipped += 1
@@ -117,37 +128,18 @@ class ExplanationQuality(pl.Callback):
         pl_module.log("explain/seconds", seconds)
         pl_module.log("explain/skipped", float(skipped))
 
-    def _plan(self) -> dict[str, tuple[str, str]]:
-        """Log key → (metric, attribution) for everything that is measured."""
-        keys = {}
-        for metric_name, metric in self.metrics.items():
-            for attribution in self.attributions:
-                key = f"explain/{metric.group}/{metric_name}"
-                if metric.uses_attribution:
-                    keys[f"{key}/{attribution}"] = (metric_name, attribution)
-                else:
-                    keys.setdefault(key, (metric_name, attribution))
-        return keys
+    def _probe(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Probe:
+        options = {"map_attack": self.map_attack, "seed": self.seed, "batch_size": self.batch_size}
+        return validation_probe(trainer, pl_module, self.images, self.attack, share=True, **options)  # type: ignore[arg-type]
 
-    def _probe(self, trainer: pl.Trainer, pl_module: RobustClassifier) -> Probe:
-        share = slice(trainer.global_rank, None, trainer.world_size)
-        x, y, index = (t[share].to(pl_module.device) for t in trainer.datamodule.probe_set(self.images))  # type: ignore[attr-defined]
-        return Probe(
-            model=pl_module.model,
-            x=x,
-            y=y,
-            index=index,
-            method=next(iter(self.attributions.values())),
-            threat=self.attack.threat,
-            attack=self.attack,
-            seed=self.seed,
-            batch_size=self.batch_size,
-        )
+    def _due(self, metric: str, epoch: int, last: int) -> bool:
+        every = self.every[metric]
+        return epoch == last or (every != FINAL and (epoch == 0 or epoch % int(every) == 0))
 
-    def _measure(self, key: str, probes: Mapping[str, Probe], pl_module: RobustClassifier) -> None:
+    def _measure(self, key: str, probe: Probe, probes: Mapping[str, Probe], pl_module: RobustClassifier) -> None:
         metric_name, attribution = self._keys[key]
         metric = self.metrics[metric_name].to(pl_module.device)
         metric.reset()
-        metric.update(probes[attribution])
+        metric.update(probe if attribution is None else probes[attribution])
         pl_module.log(key, metric.compute())
         pl_module.log(f"{key}/valid", metric.valid_share())

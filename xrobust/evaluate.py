@@ -5,23 +5,19 @@ python -m xrobust.evaluate bundle=runs/2026-01-31_12-00-00/bundle threat=linf_0_
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xrobust.config import cli, schema
+from xrobust.command import CONF, STAGES, beside, check_model_choice, chosen_device, chosen_model, start
 from xrobust.errors import UserError, at_least, one_of
 
 if TYPE_CHECKING:
-    import torch
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from xrobust.threat import ThreatModel
 
-CONF = Path(__file__).resolve().parents[1] / "conf"
 CONFIG_NAME = "evaluate"
-STAGES = {"test": "test", "validation": "val"}  # the split → the first part of the log keys
 
 
 def evaluate(cfg: Any) -> None:
@@ -102,40 +98,7 @@ def check_values(config: dict[str, Any]) -> None:
         raise one_of("split", config["split"], STAGES)
     if config["threats"] is not None and len(config["threats"]) > 1 and config["eps"] is not None:
         raise UserError(f"eps={config['eps']} goes with one threat model, but threats={config['threats']} are several")
-    if (config["bundle"] is None) == (config["model"] is None):
-        raise UserError("exactly one must be given: bundle=<folder or checkpoint>, or model=<choice> weights=<file>")
-    if config["bundle"] is not None and config["weights"] is not None:
-        raise UserError(f"weights={config['weights']} go with model=…; a bundle has its own weights")
-
-
-def chosen_device(name: str) -> torch.device:
-    """The device of that name; for "auto", a GPU if there is one."""
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.zeros(1, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"device={name} cannot be used here ({reason}); allowed: auto, cpu, cuda, cuda:1, …") from error
-
-
-def chosen_model(config: dict[str, Any]) -> nn.Module:
-    """The network of the bundle, or the model with its weights."""
-    from xrobust.config.build import build
-    from xrobust.export.bundle import load
-    from xrobust.export.weights import load_weights
-
-    if config["bundle"] is not None:
-        return load(config["bundle"])
-    pretrained = config["model"].get("pretrained") or config["model"].get("weights")
-    if config["weights"] is None and not pretrained:
-        raise UserError("weights=<file> must be given: the model would be evaluated with random weights")
-    model = build(config["model"], "model")
-    if config["weights"] is not None:
-        load_weights(model, config["weights"])
-    return model
+    check_model_choice(config)
 
 
 def chosen_images(config: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
@@ -155,22 +118,13 @@ def chosen_images(config: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
 
 def chosen_folder(config: dict[str, Any], threats: Sequence[ThreatModel]) -> Path:
     """`output`, or evaluation/<attack>_<threat models> beside what is evaluated."""
-    if config["output"] is not None:
-        return Path(config["output"])
-    source = config["bundle"] or config["weights"]
-    beside = Path(source).resolve() if source else Path.cwd() / "pretrained"
-    of = [] if beside.is_dir() else [beside.stem]
     balls = [f"{threat.norm}_{threat.written_eps.replace('/', '_')}" for threat in threats]
-    return beside.parent / "evaluation" / "_".join([*of, config["attack_name"], *balls])
+    return beside(config, "evaluation", "_".join([config["attack_name"], *balls]))
 
 
 def main() -> None:
     """The command."""
-    if not (CONF / f"{CONFIG_NAME}.yaml").is_file():
-        print(f"error: {CONF} is missing: install xrobust from its repository with pip install -e .", file=sys.stderr)
-        sys.exit(2)
-    schema.register()
-    cli.run(evaluate, CONF, CONFIG_NAME)
+    start(evaluate, CONFIG_NAME)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import torch
 from conf_walk import CONF, choices
 from hydra import compose, initialize_config_dir
 
+import xrobust.command
 from xrobust import evaluate as command
 from xrobust.attacks import WorstOf
 from xrobust.config.build import build, build_all, plain
@@ -95,7 +96,7 @@ def test_a_limit_takes_the_same_balanced_images_whatever_the_seed(config: dict[s
 def test_without_the_configuration_files_the_error_says_so(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(command, "CONF", tmp_path)
+    monkeypatch.setattr(xrobust.command, "CONF", tmp_path)
     with pytest.raises(SystemExit) as end:
         command.main()
     assert end.value.code == 2 and "pip install -e ." in capsys.readouterr().err

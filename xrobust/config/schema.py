@@ -25,6 +25,14 @@ class AfterFit:
 
 
 @dataclass
+class Suite:
+    """Attributions and what is measured of them."""
+
+    attribution: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
 class TrainConfig:
     """What `train.py` reads; one field a Hydra group or a plain switch."""
 
@@ -36,8 +44,10 @@ class TrainConfig:
     test_attack: Any = MISSING
     defense: Any = MISSING
     optim: Any = MISSING
+    map_attack: Any = MISSING
     attribution: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
+    card: Suite = field(default_factory=Suite)
     callbacks: dict[str, Any] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)
     trainer: Any = MISSING
@@ -77,10 +87,36 @@ class EvaluateConfig:
     debug: bool = False
 
 
+@dataclass
+class ExplainConfig:
+    """What `python -m xrobust.explain` reads; one field a Hydra group or a plain switch."""
+
+    threat: Any = MISSING
+    data: Any = MISSING
+    model: Any = None
+    attack: Any = MISSING
+    map_attack: Any = MISSING
+    attribution: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+    bundle: str | None = None
+    weights: str | None = None
+    split: str = "test"
+    images: int = 128
+    panel_images: int = 8
+    batch_size: int = 256
+    part_size: int = 128
+    seed: int = 0
+    device: str = "auto"
+    output: str | None = None
+    debug: bool = False
+
+
 def register() -> None:
     """Make the schema and the resolvers available to the files in conf/."""
     ConfigStore.instance().store(name="train_schema", node=TrainConfig)
     ConfigStore.instance().store(name="evaluate_schema", node=EvaluateConfig)
+    ConfigStore.instance().store(name="explain_schema", node=ExplainConfig)
     OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True, use_cache=True)
 
 

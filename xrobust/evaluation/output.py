@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import platform
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from xrobust.evaluation.outcome import STANDING, Evaluation
 from xrobust.evaluation.results import accuracies, curve, samples_csv, turn_by_turn
 from xrobust.files import replace_file
 from xrobust.report.evaluation import draw_curve, draw_examples
+from xrobust.report.panel import png
 
 NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1"}
 
@@ -74,6 +74,4 @@ def _panel(evaluation: Evaluation, columns: int = 10) -> Figure:
 
 
 def _save(path: Path, figure: Figure) -> None:
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=110)
-    replace_file(path, stream.getvalue())
+    replace_file(path, png(figure))

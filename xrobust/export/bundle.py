@@ -41,6 +41,7 @@ def save_bundle(
     class_names: Sequence[str],
     training: dict[str, Any],
     results: Sequence[AccuracyResult] = (),
+    explanation_card: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a bundle. It is written beside and renamed, so that no half-written bundle ever has this name.
 
@@ -51,6 +52,7 @@ def save_bundle(
         class_names: one name for each logit.
         training: the resolved configuration of the run.
         results: accuracies with their protocols.
+        explanation_card: as `xrobust.explanation` fills it in.
 
     Raises:
         UserError: if the architecture is not one of `xrobust.models`.
@@ -70,6 +72,7 @@ def save_bundle(
             "threat": training.get("threat"),
             "training": training,
             "results": [result.as_dict() for result in results],
+            "explanation_card": explanation_card,
             "versions": {
                 "xrobust": xrobust.__version__,
                 "torch": torch.__version__,
@@ -112,6 +115,17 @@ def add_results(
     config["results"] = kept + under_attack
     replace_file(folder / "config.json", json.dumps(config, indent=2) + "\n")
     replace_file(folder / "README.md", model_card(config))
+
+
+def add_explanation_card(folder: str | Path, card: Mapping[str, Any]) -> None:
+    """Put an explanation card into a bundle's description and model card, in place of an earlier one.
+
+    Raises:
+        UserError: if the folder is no readable bundle.
+    """
+    config = {**read_config(folder), "explanation_card": card}
+    replace_file(Path(folder) / "config.json", json.dumps(config, indent=2) + "\n")
+    replace_file(Path(folder) / "README.md", model_card(config))
 
 
 def _identity(row: Mapping[str, Any]) -> tuple[str, str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from xrobust.export.explanation_table import card_markdown
 from xrobust.export.result import RESULT_COLUMNS, result_cells, warnings_in
 
 
@@ -44,7 +45,11 @@ Normalisation is inside the model. Loading runs no code from this folder and che
 For research on robustness and explanations. Robustness was measured for the threat model above only; other
 norms, larger radii, and changes such as rotation, blur or another camera are not covered. The model has learnt
 from one data set and knows nothing about inputs that are unlike it.
-"""
+{_explanations(config.get("explanation_card"))}"""
+
+
+def _explanations(card: dict[str, Any] | None) -> str:
+    return "" if card is None else "\n" + card_markdown(card, level=2)
 
 
 def _warnings(warnings: list[str]) -> str:

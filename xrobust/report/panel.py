@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -38,7 +39,8 @@ def draw_panel(data: Mapping[str, NDArray], title: str) -> Figure:
     """One column an image; rows: the image, its maps, its adversarial example, the maps there.
 
     `data` holds `images`, `adversarial` (N, C, H, W), `labels`, `predictions`, `adversarial_predictions` (N,), and
-    for each attribution method `map/<name>` and `adversarial_map/<name>`.
+    for each attribution method `map/<name>` and `adversarial_map/<name>`; and where there was an attack on the map,
+    `attacked/<name>`, the images that it made, `attacked_predictions/<name>` (N,) and `attacked_map/<name>`.
     """
     methods = [name.removeprefix("map/") for name in data if name.startswith("map/")]
     rows = [
@@ -46,6 +48,7 @@ def draw_panel(data: Mapping[str, NDArray], title: str) -> Figure:
         *[f"map/{m}" for m in methods],
         "adversarial",
         *[f"adversarial_map/{m}" for m in methods],
+        *[f"{kind}/{m}" for m in methods for kind in ("attacked", "attacked_map") if f"attacked/{m}" in data],
     ]
     columns = len(data["images"])
     figure = Figure(figsize=(1.0 * columns + 1.2, 1.12 * len(rows) + 0.5), layout="constrained")
@@ -53,8 +56,12 @@ def draw_panel(data: Mapping[str, NDArray], title: str) -> Figure:
     for row, name in zip(grid, rows, strict=True):
         for axes, picture in zip(row, data[name], strict=True):
             (show_map if "map/" in name else show_image)(axes, picture)
-        label = name.split("/")[-1] + ("\nattacked" if name.startswith("adversarial_") else "")
-        row[0].set_ylabel(label, fontsize=8)
+        row[0].set_ylabel(_row_label(name), fontsize=8)
+        if name.startswith("attacked/"):
+            for axes, label, prediction in zip(
+                row, data["labels"], data[f"attacked_predictions/{name[9:]}"], strict=True
+            ):
+                axes.set_title(_verdict(label, prediction), fontsize=8)
     for i in range(columns):
         grid[0, i].set_title(_verdict(data["labels"][i], data["predictions"][i]), fontsize=8)
         grid[1 + len(methods), i].set_title(_verdict(data["labels"][i], data["adversarial_predictions"][i]), fontsize=8)
@@ -71,6 +78,13 @@ def save_panel(data: Mapping[str, NDArray], folder: Path, epoch: int) -> Path:
     return stem.with_suffix(".png")
 
 
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG file."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=110)
+    return stream.getvalue()
+
+
 def load_panels(folder: Path) -> dict[int, dict[str, NDArray]]:
     """The saved panels by epoch, in order."""
     panels = {}
@@ -78,6 +92,12 @@ def load_panels(folder: Path) -> dict[int, dict[str, NDArray]]:
         with np.load(file) as data:
             panels[int(file.stem.removeprefix("epoch_"))] = dict(data)
     return panels
+
+
+def _row_label(name: str) -> str:
+    kind, _, method = name.partition("/")
+    words = {"map": method, "adversarial_map": f"{method}\nadversarial", "attacked": f"against\n{method}"}
+    return words.get(kind, f"{method}\nattacked" if method else name)
 
 
 def _bare(axes: Axes) -> None:

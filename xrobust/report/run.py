@@ -47,6 +47,7 @@ class Run:
     directions: dict[str, bool | None]
     panels: dict[int, dict[str, NDArray]]
     results: list[dict[str, Any]]
+    card: dict[str, Any] | None = None  # the explanation card
 
     def changes(self) -> list[Change]:
         """One `Change` an explanation metric."""
@@ -59,9 +60,8 @@ class Run:
 
 
 def read_run(folder: Path, title: str, results: list[dict[str, Any]]) -> Run:
-    """Read metrics.csv, the panels and the metrics' directions of a run folder."""
-    file = folder / "explanation_metrics.json"
-    directions = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    """Read metrics.csv, the panels, the metrics' directions and the explanation card of a run folder."""
+    directions = _read_json(folder / "explanation_metrics.json") or {}
     return Run(
         folder,
         title,
@@ -69,4 +69,9 @@ def read_run(folder: Path, title: str, results: list[dict[str, Any]]) -> Run:
         directions,
         load_panels(folder / "panels"),
         results,
+        _read_json(folder / "explanation_card.json"),
     )
+
+
+def _read_json(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None

@@ -1,0 +1,112 @@
+"""Measure how good the explanations of a trained model are.
+
+python -m xrobust.explain bundle=runs/2026-01-31_12-00-00/bundle attribution=[gradient,smooth_grad] metrics=[gini_index]
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xrobust.command import STAGES, beside, check_model_choice, chosen_device, chosen_model, start
+from xrobust.errors import at_least, one_of
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from xrobust.metrics import Probe
+
+CONFIG_NAME = "explain"
+
+
+def explain(cfg: Any) -> None:
+    """Check, load, measure, report: the job of a composed configuration."""
+    # Heavy imports come here, so that `--cfg job` and `--help` answer at once.
+    from xrobust.config.build import build_all, plain, save_yaml
+    from xrobust.config.check import check_run
+    from xrobust.explanation import answer, check_needs, out_of_reach
+    from xrobust.explanation.output import write_outputs
+    from xrobust.export.bundle import add_explanation_card, read_config
+    from xrobust.report.explanations import print_explanations
+    from xrobust.report.progress import busy
+
+    config = plain(cfg)
+    check_run(config)
+    check_values(config)
+    attributions = build_all(config["attribution"], "attribution")
+    metrics = build_all(config["metrics"], "metrics")
+    device = chosen_device(config["device"])
+    model = chosen_model(config).to(device).eval()
+    probes = chosen_probes(config, model, device)
+    there = probes[0].parts_there()
+    if len(out_of_reach(metrics, there)) == len(metrics):  # some are left out, and the card says so; not all
+        check_needs(metrics, there)
+    is_bundle = config["bundle"] is not None and Path(config["bundle"]).is_dir()
+    results = read_config(config["bundle"]).get("results", []) if is_bundle else []
+    with busy("measuring explanations") as status:
+        measurements, card = answer(
+            probes, attributions, metrics, split=config["split"], results=results, watch=status.update
+        )
+    threat = probes[0].threat
+    folder = beside(config, "explanations", f"{threat.norm}_{threat.written_eps.replace('/', '_')}")
+    folder.mkdir(parents=True, exist_ok=True)
+    save_yaml(config, folder / "config.yaml")
+    write_outputs(folder, probes, attributions, measurements, card, config["panel_images"])
+    if is_bundle:
+        add_explanation_card(config["bundle"], card)
+    print_explanations(card, folder)
+
+
+def check_values(config: dict[str, Any]) -> None:
+    """Refuse what the schema lets pass.
+
+    Raises:
+        UserError: naming the value, its place and what is allowed.
+    """
+    counts = ("images", "batch_size", "part_size")
+    at_least("explain", 1, **{name: config[name] for name in counts})
+    at_least("explain", 0, panel_images=config["panel_images"])
+    at_least("explain", 1, attributions=len(config["attribution"]), metrics=len(config["metrics"]))
+    if config["split"] not in STAGES:
+        raise one_of("split", config["split"], STAGES)
+    check_model_choice(config)
+
+
+def chosen_probes(config: dict[str, Any], model: nn.Module, device: torch.device) -> list[Probe]:
+    """The images of the split in parts, each with its labels, masks and adversaries."""
+    from xrobust.attributions import Gradient
+    from xrobust.config.build import build
+    from xrobust.metrics import Probe
+
+    datamodule = build(config["data"], "data")
+    attack, map_attack = build(config["attack"], "attack"), build(config["map_attack"], "map_attack")
+    x, y, index = (part.to(device) for part in datamodule.probe_set(config["images"], split=config["split"]))
+    mask = datamodule.probe_masks(config["images"], split=config["split"])
+    rows = [slice(start, start + config["part_size"]) for start in range(0, len(x), config["part_size"])]
+    return [
+        Probe(
+            model=model,
+            x=x[part],
+            y=y[part],
+            index=index[part],
+            method=Gradient(batch_size=config["batch_size"]),
+            threat=attack.threat,
+            attack=attack,
+            map_attack=map_attack,
+            mask=None if mask is None else mask[part].to(device),
+            pool=(x, y),
+            seed=config["seed"],
+            batch_size=config["batch_size"],
+        )
+        for part in rows
+    ]
+
+
+def main() -> None:
+    """The command."""
+    start(explain, CONFIG_NAME)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""The grid of metrics × attributions on a set of images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+import numpy as np
+
+from xrobust.attributions import Attribution
+from xrobust.errors import UserError
+from xrobust.explanation.measurement import Measurement
+from xrobust.metrics import ExplanationMetric, Probe
+
+Watch = Callable[[str], None]
+"""Is told the key of what comes next."""
+
+
+def plan(
+    attributions: Mapping[str, Attribution], metrics: Mapping[str, ExplanationMetric]
+) -> dict[str, tuple[str, str | None]]:
+    """What there is to measure: `<group>/<metric>[/<attribution>]` → (metric, attribution).
+
+    A metric of the model alone is measured once. An attack on the map needs a map that can be differentiated, so
+    metrics of attacked maps are left out for attributions that cannot be.
+    """
+    keys: dict[str, tuple[str, str | None]] = {}
+    for name, metric in metrics.items():
+        key = f"{metric.group}/{name}"
+        if not metric.uses_attribution:
+            keys[key] = (name, None)
+            continue
+        for method_name, method in attributions.items():
+            if method.differentiable or "map_attack" not in metric.needs:
+                keys[f"{key}/{method_name}"] = (name, method_name)
+    return keys
+
+
+REMEDIES = {
+    "attack": "an attack",
+    "map_attack": "an attack on the map",
+    "mask": "data that tells which pixels matter (data.ground_truth, data=block_mnist, data=planted_patch)",
+    "pool": "a pool of images",
+}
+
+
+def out_of_reach(metrics: Mapping[str, ExplanationMetric], have: Collection[str]) -> dict[str, str]:
+    """The metrics that ask for what there is not, each with what it needs.
+
+    Args:
+        metrics: by name.
+        have: the names of the probe's optional parts that are there: "attack", "map_attack", "mask", "pool".
+    """
+    lacking = {name: metric.needs - set(have) for name, metric in metrics.items()}
+    return {name: " and ".join(REMEDIES[need] for need in sorted(needs)) for name, needs in lacking.items() if needs}
+
+
+def check_needs(metrics: Mapping[str, ExplanationMetric], have: Collection[str]) -> None:
+    """Refuse metrics that ask for what there is not.
+
+    Raises:
+        UserError: naming the metric and what it needs.
+    """
+    for name, need in out_of_reach(metrics, have).items():
+        raise UserError(f"metrics={name} needs {need}, which this run does not have")
+
+
+def measure(
+    probes: Sequence[Probe],
+    attributions: Mapping[str, Attribution],
+    metrics: Mapping[str, ExplanationMetric],
+    watch: Watch = lambda key: None,
+) -> list[Measurement]:
+    """Every metric of every attribution, in the order of `plan`.
+
+    Args:
+        probes: the images, in parts that fit in memory: all maps of a part are kept until the next.
+        attributions: by name.
+        metrics: by name.
+        watch: is told each key once for each part.
+    """
+    keys = plan(attributions, metrics)
+    values: dict[str, list[np.ndarray]] = {key: [] for key in keys}
+    seconds = dict.fromkeys(keys, 0.0)
+    for probe in probes:
+        own = {name: probe.using(method) for name, method in attributions.items()}
+        for key, (metric, attribution) in keys.items():
+            watch(key)
+            began = time.perf_counter()
+            part = metrics[metric].per_sample(probe if attribution is None else own[attribution])
+            values[key].append(part.double().cpu().numpy())
+            seconds[key] += time.perf_counter() - began
+    return [
+        Measurement(
+            metric,
+            attribution,
+            metrics[metric].group,
+            metrics[metric].point,
+            metrics[metric].higher_is_better,
+            np.concatenate(values[key]),
+            seconds[key],
+        )
+        for key, (metric, attribution) in keys.items()
+    ]
