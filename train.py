@@ -36,8 +36,7 @@ def train(cfg: DictConfig) -> None:
     callbacks = build_all(config["callbacks"], "callbacks")
     loggers = list(build_all(config["logger"], "logger").values())
     trainer = build(config["trainer"], "trainer", callbacks=list(callbacks.values()), logger=loggers)
-    optimizer = build(config["optim"]["optimizer"], "optim.optimizer")
-    schedule = build(config["optim"]["schedule"], "optim.schedule")
+    optimization = build(config["optim"], "optim")
     datamodule = build(config["data"], "data")
     datamodule.setup()
     checkpoint = open_run_folder(config)
@@ -47,8 +46,8 @@ def train(cfg: DictConfig) -> None:
     on_gpu = isinstance(trainer.accelerator, pl.accelerators.CUDAAccelerator)
     if on_gpu if config["channels_last"] is None else config["channels_last"]:
         model = model.to(memory_format=torch.channels_last)
-    provided = {"model": model, "optimizer": optimizer, "schedule": schedule, "seed": config["seed"]}
-    module = build(config["defense"], "defense", **provided)
+    descent = {"optimizer": optimization, "schedule": optimization.schedule}
+    module = build(config["defense"], "defense", model=model, seed=config["seed"], **descent)
     module.config = config
 
     try:
@@ -60,12 +59,13 @@ def train(cfg: DictConfig) -> None:
         trainer.test(module, datamodule=datamodule, ckpt_path=best or None, weights_only=True, verbose=False)
         if trainer.is_global_zero:
             folder = Path(config["run_dir"])
-            about = {"class_names": datamodule.class_names, "training": config, "results": module.results}
+            measured = {"results": module.results, "explanation_card": module.explanation_card}
+            about = {"class_names": datamodule.class_names, "training": config, **measured}
             bundle = save_bundle(folder / "bundle", model, config["model"], **about)
             summary = run_evaluation(final) if final else None
-            for logger in loggers:
-                logger.log_results(bundle, summary)
             run = read_run(folder, run_title(config), read_config(bundle)["results"])
+            for logger in loggers:
+                logger.log_results(run, bundle, summary)
             write_report(run)
             print_summary(run)
     finally:

@@ -25,18 +25,18 @@ class EpsilonSchedule(pl.Callback):
         self.schedule = schedule
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: RobustClassifier) -> None:  # type: ignore[override]
-        self._full = pl_module.attack
+        self._full = None if pl_module.attack is None else pl_module.attack.threat.fraction
         self._factor: float | None = None
 
     def on_train_batch_start(  # type: ignore[override]
         self, trainer: pl.Trainer, pl_module: RobustClassifier, batch: Any, batch_idx: int
     ) -> None:
-        if self._full is None:
+        if pl_module.attack is None or self._full is None:
             return
         factor = self.schedule(min(trainer.global_step / trainer.estimated_stepping_batches, 1.0))
         if factor != self._factor:
             self._factor = factor
-            pl_module.attack = self._full.with_eps(self._full.threat.fraction * Fraction(factor))
+            pl_module.attack = pl_module.attack.with_eps(self._full * Fraction(factor))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: RobustClassifier) -> None:  # type: ignore[override]
         if pl_module.attack is not None:

@@ -15,7 +15,9 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from xrobust.errors import one_of
+from xrobust.export.explanation_table import card_columns, card_rows
 from xrobust.export.result import RESULT_COLUMNS, result_cells
+from xrobust.report import Run
 
 MODES = ("auto", "online", "offline", "disabled")
 BEST_IS_HIGHEST = ("val/clean_accuracy", "val/robust_accuracy", "val/certified_accuracy")
@@ -77,13 +79,26 @@ class RunLogger(WandbLogger):
             self.experiment.define_metric(quantity, summary="max", step_metric="trainer/global_step")
 
     @rank_zero_only
-    def log_results(self, bundle: Path, evaluation: Mapping[str, Any] | None) -> None:
-        """Keep a bundle as a model artifact of this run, and the summary of its final evaluation, if there was one."""
+    def log_results(self, run: Run, bundle: Path, evaluation: Mapping[str, Any] | None) -> None:
+        """What a finished run keeps: the bundle as a model artifact, charts of robust accuracy against each explanation
+        metric over the epochs, the explanation card, and the summary of the final evaluation, if there was one."""
         artifact = wandb.Artifact(f"bundle-{self.experiment.id}", type="model")
         artifact.add_dir(str(bundle))
         self.experiment.log_artifact(artifact)
+        charts = {f"robustness_and/{name}": self._chart(run, name) for name in run.directions}
+        self.experiment.log(charts)
+        if run.card is not None:
+            self.experiment.log({"explanation_card": card_table(run.card)})
         if evaluation is not None:
             self._log_evaluation(evaluation)
+
+    def _chart(self, run: Run, name: str) -> Any:
+        """One dot an epoch in which the metric was measured."""
+        wanted = ("val/robust_accuracy", name, "epoch")
+        rows = [[row[quantity] for quantity in wanted] for row in run.history if row.keys() >= set(wanted)]
+        metric = name.removeprefix("explain/")
+        table = wandb.Table(["robust accuracy", metric, "epoch"], rows)
+        return wandb.plot.scatter(table, "robust accuracy", metric, title=f"{metric} and robust accuracy")
 
     def _log_evaluation(self, summary: Mapping[str, Any]) -> None:
         """Results and warnings as tables; accuracies and the number of warnings in the run's summary."""
@@ -98,6 +113,12 @@ class RunLogger(WandbLogger):
         """Finish the run, so that the next job of the process starts its own."""
         if self._experiment is not None:
             self._experiment.finish()
+
+
+def card_table(card: Mapping[str, Any]) -> wandb.Table:
+    """An explanation card as a table, one row a measurement."""
+    rows = [[point["question"], *row] for point in card["points"] for row in card_rows(point)]
+    return wandb.Table(["question", *card_columns(card)], rows)
 
 
 def _summary_key(result: Mapping[str, Any]) -> str:

@@ -56,6 +56,21 @@ class OneCycle:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cyclic:
+    """Linear from 0 up to 1 at t = `peak`, then linear down to 0: one triangle (Smith 2017, Wong et al. 2020)."""
+
+    peak: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check_share("Cyclic.peak", self.peak)
+
+    def __call__(self, progress: float) -> float:
+        if progress < self.peak:
+            return progress / self.peak
+        return (1 - progress) / (1 - self.peak) if self.peak < 1 else 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cosine:
     """Half a cosine from 1 down to `end` (Loshchilov & Hutter 2017)."""
 

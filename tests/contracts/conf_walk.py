@@ -17,6 +17,7 @@ GIVEN = {
     "data=arrays": ["data.path=images.npz", "data.num_classes=10", "data.channels=1", "data.image_size=8"],
     "data=folder": ["data.root=images", "data.num_classes=10", "data.channels=3", "data.image_size=8"],
     "attack=transfer": ["test_attack.surrogate=bundle"],
+    "defense=hat": ["defense.helper=bundle"],
 }
 
 register()

@@ -13,7 +13,7 @@ from xrobust.config.check import check_run, resolve_target
 from xrobust.errors import UserError
 
 MOUNTS = {"attack": ["attack@train_attack", "attack@val_attack", "attack@test_attack"]}
-LISTS = ("attribution", "metrics", "callbacks", "logger", "check")
+LISTS = ("attribution", "metrics", "callbacks", "pieces", "logger", "check")
 COMMANDS = {"check": "evaluate"}  # groups of other commands than train.py
 EVERY_CHOICE = [
     (group, name)

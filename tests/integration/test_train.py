@@ -172,3 +172,18 @@ def test_a_mistake_in_the_final_evaluation_ends_before_training(override: str, w
     (line,) = done.stderr.strip().splitlines()
     assert all(word in line for word in words), line
     assert not list(tmp_path.glob("runs/*/*"))
+
+
+@pytest.mark.xdist_group("finished")
+def test_the_explanation_card_is_in_the_run_the_bundle_and_the_report(finished) -> None:
+    folder = finished[1]
+    card = json.loads((folder / "explanation_card.json").read_text())
+    assert [point["number"] for point in card["points"]] == list(range(1, 13))
+    assert all(point["rows"] or point["about_methods"] for point in card["points"]), "every question is answered"
+    assert card["protocol"]["split"] == "validation" and card["accuracies"][1]["quantity"] == "test/robust_accuracy"
+    assert json.loads((folder / "bundle/config.json").read_text())["explanation_card"] == card
+    for file in ("bundle/README.md", "report.html", "explanation_card.md"):
+        text = (folder / file).read_text()
+        assert "Explanation card" in text and "Class discrimination" in text, file
+    offline = b"".join(file.read_bytes() for file in folder.glob("wandb/offline-run-*/*.wandb"))
+    assert b"robustness_and/explain/complexity/gini_index/gradient" in offline and b"explanation_card" in offline

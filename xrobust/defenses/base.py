@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 
 from xrobust.attacks import Attack
+from xrobust.defenses.soft_labels import check_soft_labels, hard_labels
 from xrobust.export.result import AccuracyResult
 from xrobust.metrics.accuracy import Accuracy
 from xrobust.randomness import mix
@@ -57,17 +58,23 @@ class RobustClassifier(pl.LightningModule, ABC):
         super().__init__()
         self.model = model
         self._make_optimizer = optimizer
-        self._schedule = schedule
+        self.schedule = schedule
         self._seed = seed
         self.generator = torch.Generator().manual_seed(seed)
         self.results: list[AccuracyResult] = []  # what the test measured, for the bundle
+        self.explanation_card: dict[str, Any] | None = None  # how good its explanations are, for the bundle
         self.config: dict[str, Any] = {}  # the run's plain configuration, which travels in every checkpoint
+        self._takes_soft_labels = False  # not known before the first batch that has them
+        self.loss_around: Callable[[Tensor, Tensor], Loss] | None = None  # a piece's way to compute it
         self.train_metrics = nn.ModuleDict({"loss": MeanMetric()})
         self.val_accuracy, self.test_accuracy = Accuracy(), Accuracy()
 
     @abstractmethod
     def training_loss(self, x: Tensor, y: Tensor) -> Loss:
-        """The loss of the method on a batch of images (N, C, H, W) in [0, 1] and labels (N,)."""
+        """The loss of the method on a batch of images (N, C, H, W) in [0, 1] and labels (N,).
+
+        Where a batch is mixed, the labels are class probabilities (N, K); a method that cannot take them is refused.
+        """
 
     def forward(self, x: Tensor) -> Tensor:
         return self.model(x)
@@ -78,12 +85,15 @@ class RobustClassifier(pl.LightningModule, ABC):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         x, y = batch
-        loss = self.training_loss(x, y)
+        if y.is_floating_point() and not self._takes_soft_labels:
+            check_soft_labels(self, x, y.shape[1])
+            self._takes_soft_labels = True
+        loss = (self.loss_around or self.training_loss)(x, y)
         self._metric("loss", MeanMetric).update(loss.value.detach(), weight=len(y))
         for name, value in loss.terms.items():
             self._metric(name, MeanMetric).update(value.detach(), weight=len(y))
         for name, logits in loss.logits.items():
-            self._metric(f"{name}_accuracy", Accuracy).update(logits.detach().argmax(1) == y)
+            self._metric(f"{name}_accuracy", Accuracy).update(logits.detach().argmax(1) == hard_labels(y))
         return loss.value
 
     def on_train_epoch_end(self) -> None:
@@ -112,7 +122,7 @@ class RobustClassifier(pl.LightningModule, ABC):
     def configure_optimizers(self) -> Any:
         optimizer = self._make_optimizer(self.model.parameters())
         total = self.trainer.estimated_stepping_batches
-        scheduler = LambdaLR(optimizer, lambda step: self._schedule(min(step / total, 1.0)))
+        scheduler = LambdaLR(optimizer, lambda step: self.schedule(min(step / total, 1.0)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _metric(self, name: str, kind: type) -> Any:
@@ -122,6 +132,11 @@ class RobustClassifier(pl.LightningModule, ABC):
         return self.train_metrics[name]
 
 
-def mean_cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """CE averaged over the batch, in float32 whatever the autocast."""
-    return F.cross_entropy(logits.float(), y)
+def mean_cross_entropy(logits: Tensor, y: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """CE averaged over the batch, against (1 − s) · one-hot + s/K; in float32 at least, whatever the autocast."""
+    return F.cross_entropy(at_least_float32(logits), y, label_smoothing=label_smoothing)
+
+
+def at_least_float32(logits: Tensor) -> Tensor:
+    """Logits of half precision in float32, others as they are."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

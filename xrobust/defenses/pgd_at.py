@@ -7,33 +7,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xrobust.attacks import Attack
-from xrobust.defenses.base import Loss, RobustClassifier, mean_cross_entropy
-from xrobust.defenses.batch_norm import check_policy, frozen_statistics, has_batch_norm
+from xrobust.defenses.adversarial import AdversarialTraining, check_share
+from xrobust.defenses.base import Loss
 
 
-class PGDAdversarialTraining(RobustClassifier):
+class PGDAdversarialTraining(AdversarialTraining):
     """min_θ E max_{δ ∈ B} CE(f(x + δ), y), with any attack as the inner maximisation (Madry et al. 2018).
 
     Args:
-        attack: the training attack; it sees the model in the mode that it asks for (eval unless stated) and never
-            touches batch-norm statistics.
-        batch_norm: which images update the running statistics of batch norm: "adversarial" (Madry et al., Rice et
-            al. 2020: the training pass is the only one), "clean" (a further pass over the clean images updates
-            them and the adversarial pass does not), or "both". Without batch norm there is no further pass.
+        attack: the training attack.
+        clean_share: the share of each batch that is left as it is (Kurakin et al. 2017: 1/2); the others are attacked.
+        batch_norm: "adversarial" (Madry et al., Rice et al. 2020: the training pass is the only one), "clean" (a
+            further pass over the clean images updates the statistics and the training pass does not), or "both".
+            Without batch norm there is no further pass.
+        label_smoothing: as in `AdversarialTraining`.
     """
 
-    def __init__(self, *, attack: Attack, batch_norm: str = "adversarial", **base: Any):
-        super().__init__(**base)
-        self.attack: Attack = attack
-        self.batch_norm = check_policy(batch_norm)
-        self._clean_pass = batch_norm != "adversarial" and has_batch_norm(self.model)
+    def __init__(self, *, clean_share: float = 0.0, **adversarial: Any):
+        super().__init__(**adversarial)
+        self.clean_share = check_share("clean_share", clean_share)
 
-    def training_loss(self, x: Tensor, y: Tensor) -> Loss:
-        x_adv = self.attack(self.model, x, y, generator=self.generator)
-        if self._clean_pass:
-            with torch.no_grad():
-                self.model(x)
-        with frozen_statistics(self.model, frozen=self.batch_norm == "clean"):
-            logits = self.model(x_adv)
-        return Loss(mean_cross_entropy(logits, y), {"adversarial": logits})
+    def perturb(self, x: Tensor, y: Tensor) -> Tensor:
+        clean = round(self.clean_share * len(x))  # batches are shuffled, so the first ones are any
+        if clean == len(x):
+            return x
+        return torch.cat([x[:clean], super().perturb(x[clean:], y[clean:])])
+
+    def loss_on(self, x: Tensor, x_adv: Tensor, y: Tensor) -> Loss:
+        logits = self.adversarial_logits(x, x_adv)
+        return Loss(self.cross_entropy(logits, y), {"mixed" if self.clean_share else "adversarial": logits})
