@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from conf_walk import choices, composed
@@ -10,6 +12,7 @@ from torch import Tensor, nn
 from xrobust.attacks import PGD, TopKAttack
 from xrobust.attributions import Gradient
 from xrobust.config.build import build_all
+from xrobust.errors import UserError
 from xrobust.metrics import ExplanationMetric, Probe
 from xrobust.threat import ThreatModel
 
@@ -84,7 +87,23 @@ def check_undefined_is_counted(metric: ExplanationMetric, model: nn.Module, x: T
     torch.testing.assert_close(metric.compute(), expected, equal_nan=True)
 
 
-CHECKS = [check_declared, check_batch_size, check_nothing_changes, check_undefined_is_counted]
+def check_needs_are_declared(metric: ExplanationMetric, model: nn.Module, x: Tensor, y: Tensor) -> None:
+    """A probe that has what the metric says it needs, and nothing else that is optional, is enough."""
+    seen = probe(model, x, y, slice(None))
+    spare = dict.fromkeys(seen.parts_there() - metric.needs)
+    try:
+        metric.per_sample(replace(seen, **spare, shared={}))
+    except UserError as error:
+        raise AssertionError(f"it says that it needs {set(metric.needs)}") from error
+
+
+CHECKS = [
+    check_declared,
+    check_batch_size,
+    check_nothing_changes,
+    check_undefined_is_counted,
+    check_needs_are_declared,
+]
 
 
 @pytest.fixture
@@ -113,6 +132,8 @@ class Faulty(ExplanationMetric):
             return size / size.max()
         if self.fault == "averages too early":
             return size.mean()
+        if self.fault == "attacks unasked":
+            return probe.adversarial.flatten(1).sum(1)
         if self.fault == "writes into the map":
             probe.map.abs_()
         return size
@@ -135,6 +156,7 @@ class Faulty(ExplanationMetric):
         ("normalises over the batch", check_batch_size),
         ("writes into the map", check_nothing_changes),
         ("swallows", check_undefined_is_counted),
+        ("attacks unasked", check_needs_are_declared),
     ],
 )
 def test_the_checks_see_planted_faults(

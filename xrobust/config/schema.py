@@ -25,14 +25,6 @@ class AfterFit:
 
 
 @dataclass
-class Suite:
-    """Attributions and what is measured of them."""
-
-    attribution: dict[str, Any] = field(default_factory=dict)
-    metrics: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
 class TrainConfig:
     """What `train.py` reads; one field a Hydra group or a plain switch."""
 
@@ -47,7 +39,7 @@ class TrainConfig:
     map_attack: Any = MISSING
     attribution: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
-    card: Suite = field(default_factory=Suite)
+    card_metrics: dict[str, Any] = field(default_factory=dict)
     callbacks: dict[str, Any] = field(default_factory=dict)
     logger: dict[str, Any] = field(default_factory=dict)
     trainer: Any = MISSING
