@@ -99,7 +99,11 @@ def test_the_page_is_self_contained(finished) -> None:
 def test_a_killed_run_resumes_to_the_same_numbers(tmp_path: Path) -> None:
     # Without a time budget every epoch measures everything, so that all numbers can be compared.
     every_epoch = ["callbacks.explanation_quality.budget=null", "callbacks.attribution_panels.every_n_epochs=1"]
-    overrides = [*QUICK, "trainer.max_epochs=5", *every_epoch]
+    measured = [
+        "metrics=[gini_index,average_sensitivity,topk_adversarial,topk_noise]",
+        "metrics@card_metrics=[gini_index]",
+    ]
+    overrides = [*QUICK, "trainer.max_epochs=5", *every_epoch, *measured]
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
     done = train(*overrides, cwd=tmp_path / "whole")
