@@ -34,7 +34,6 @@ from xrobust.threat import ThreatModel
 
 NEAREST = "nearest"
 PARTS = ("fgsm", "pgd", "apgd", "fab", "square", "autoattack", NEAREST)
-WARM_UP = 10  # images
 
 
 @dataclass(frozen=True)
@@ -46,12 +45,14 @@ class Line:
         method: of the libraries.
         budget: arguments for all of them.
         ours: further arguments for xrobust.
+        warm_up: on how many images it is run once before it is measured.
     """
 
     title: str
     method: str
     budget: dict[str, Any]
     ours: dict[str, Any] = field(default_factory=dict)
+    warm_up: int = 10
 
     def attack(self, library: Library, x: Tensor, y: Tensor) -> partial[Tensor]:
         more = self.ours if isinstance(library, Xrobust) else {}
@@ -72,7 +73,7 @@ def lines_in_a_ball(balls: dict[str, float]) -> Iterator[Line]:
         yield Line("APGD-CE-50, none falls", "apgd", {"norm": norm, "eps": eps / 50, "steps": 50})
         yield Line("FAB-20", "fab", {**ball, "steps": 20})
         yield Line("Square-500", "square", {**ball, "queries": 500})
-        yield Line("AutoAttack standard", "autoattack", ball)
+        yield Line("AutoAttack standard", "autoattack", ball, warm_up=0)  # it takes minutes
 
 
 def compare(line: Line, subject: Subject, peers: Sequence[type[Library]], rounds: int) -> list[Row]:
@@ -83,8 +84,8 @@ def compare(line: Line, subject: Subject, peers: Sequence[type[Library]], rounds
     able = [library for library in libraries if hasattr(library, line.method)]
     runs: dict[str, list[Run]] = {library.name: [] for library in able}
     left: dict[str, list[float]] = {library.name: [] for library in able}
-    for library in able:
-        run(line.attack(library(model, subject.classes, 0), x[:WARM_UP], y[:WARM_UP]), model)
+    for library in able if line.warm_up else []:
+        run(line.attack(library(model, subject.classes, 0), x[: line.warm_up], y[: line.warm_up]), model)
     for seed in range(rounds):
         for library in able:
             done = run(line.attack(library(model, subject.classes, seed), x, y), model, seed)
