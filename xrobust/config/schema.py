@@ -35,6 +35,7 @@ class TrainConfig:
     val_attack: Any = MISSING
     test_attack: Any = MISSING
     defense: Any = MISSING
+    regularizers: dict[str, Any] = field(default_factory=dict)
     optim: Any = MISSING
     map_attack: Any = MISSING
     attribution: dict[str, Any] = field(default_factory=dict)
@@ -104,11 +105,34 @@ class ExplainConfig:
     debug: bool = False
 
 
+@dataclass
+class DiffRoarConfig:
+    """What `python -m xrobust.diff_roar` reads; one field a Hydra group or a plain switch."""
+
+    data: Any = MISSING
+    model: Any = None
+    attribution: dict[str, Any] = field(default_factory=dict)
+    retraining: Any = MISSING
+
+    bundle: str | None = None
+    weights: str | None = None
+    shares: list[float] = field(default_factory=list)
+    seeds: int = 2
+    fill: float = 0.0
+    train_images: int | None = None
+    test_images: int | None = None
+    batch_size: int = 256
+    device: str = "auto"
+    output: str | None = None
+    debug: bool = False
+
+
 def register() -> None:
     """Make the schema and the resolvers available to the files in conf/."""
     ConfigStore.instance().store(name="train_schema", node=TrainConfig)
     ConfigStore.instance().store(name="evaluate_schema", node=EvaluateConfig)
     ConfigStore.instance().store(name="explain_schema", node=ExplainConfig)
+    ConfigStore.instance().store(name="diff_roar_schema", node=DiffRoarConfig)
     OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True, use_cache=True)
 
 
