@@ -12,6 +12,7 @@ from callbacks.robust_accuracy import RobustAccuracy
 from callbacks.robust_gap import RobustGap
 from callbacks.stochastic_weight_average import StochasticWeightAverage
 from callbacks.weight_average import ExponentialMovingAverage
+from callbacks.weight_penalty import L1WeightPenalty
 from callbacks.weight_perturbation import AdversarialWeightPerturbation
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "ExplanationQuality",
     "ExponentialMovingAverage",
     "History",
+    "L1WeightPenalty",
     "ProgressBar",
     "RobustAccuracy",
     "RobustGap",

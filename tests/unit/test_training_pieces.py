@@ -23,6 +23,7 @@ from callbacks import (
     CatastrophicOverfitting,
     EpsilonSchedule,
     ExponentialMovingAverage,
+    L1WeightPenalty,
     RobustAccuracy,
     RobustGap,
     StochasticWeightAverage,
@@ -582,3 +583,29 @@ def test_gradients_are_clipped_as_a_whole_after_the_attack() -> None:
     gradient = torch.cat([g.flatten() for g in watch.gradients[0].values()])
     assert gradient.norm() > 0.02
     torch.testing.assert_close(moved, -0.01 * gradient / gradient.norm(), rtol=1e-2, atol=1e-5)
+
+
+# --- Penalty on the weights ---
+
+
+def test_one_step_of_descent_shrinks_the_weights_by_the_penalty_and_leaves_biases_alone() -> None:
+    ends = {}
+    for strength in (0.0, 0.01):
+        module = StandardTraining(model=network(), optimizer=sgd(0.5), schedule=Constant())
+        fit(module, L1WeightPenalty(strength), limit_train_batches=2, accumulate_grad_batches=2)  # one step
+        ends[strength] = weights_of(module)
+    for name, start in weights_of(StandardTraining(model=network(), optimizer=adam, schedule=Constant())).items():
+        shrunk = 0.5 * 0.01 * start.sign() if start.dim() > 1 else torch.zeros_like(start)
+        torch.testing.assert_close(ends[0.0][name] - ends[0.01][name], shrunk, rtol=1e-4, atol=1e-6)
+
+
+def test_the_norm_of_the_weights_is_logged() -> None:
+    module = StandardTraining(model=network(), optimizer=adam, schedule=Constant())
+    trainer = fit(module, L1WeightPenalty(0.0))
+    expected = sum(w.abs().sum() for w in module.model.parameters() if w.dim() > 1)
+    torch.testing.assert_close(trainer.callback_metrics["train/weight_l1"], expected.detach())
+
+
+def test_a_negative_penalty_is_refused() -> None:
+    with pytest.raises(UserError, match=r"l1_weights.weight .* -1"):
+        L1WeightPenalty(-1)
