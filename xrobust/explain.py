@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xrobust.command import STAGES, beside, check_model_choice, chosen_device, chosen_model, start
-from xrobust.errors import at_least, one_of
+from xrobust.errors import UserError, at_least, one_of
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch import Tensor, nn
 
     from xrobust.metrics import Probe
 
@@ -46,7 +46,13 @@ def explain(cfg: Any) -> None:
     results = read_config(config["bundle"]).get("results", []) if is_bundle else []
     with busy("measuring explanations") as status:
         measurements, card = answer(
-            probes, attributions, metrics, split=config["split"], results=results, watch=status.update
+            probes,
+            attributions,
+            metrics,
+            split=config["split"],
+            results=results,
+            with_references=config["references"],
+            watch=status.update,
         )
     threat = probes[0].threat
     folder = beside(config, "explanations", f"{threat.norm}_{threat.written_eps.replace('/', '_')}")
@@ -81,8 +87,14 @@ def chosen_probes(config: dict[str, Any], model: nn.Module, device: torch.device
 
     datamodule = build(config["data"], "data")
     attack, map_attack = build(config["attack"], "attack"), build(config["map_attack"], "map_attack")
-    x, y, index = (part.to(device) for part in datamodule.probe_set(config["images"], split=config["split"]))
-    mask = datamodule.probe_masks(config["images"], split=config["split"])
+    split, count = config["split"], config["images"]
+    if config["correct_only"]:
+        count = len(datamodule.test_dataloader().labels if split == "test" else datamodule.val_dataloader().labels)
+    x, y, index = (part.to(device) for part in datamodule.probe_set(count, split=split))
+    mask = datamodule.probe_masks(count, split=split)
+    if config["correct_only"]:
+        right = right_among(model, x, y, config["images"], config["batch_size"])
+        x, y, index, mask = x[right], y[right], index[right], None if mask is None else mask[right.cpu()]
     rows = [slice(start, start + config["part_size"]) for start in range(0, len(x), config["part_size"])]
     return [
         Probe(
@@ -101,6 +113,26 @@ def chosen_probes(config: dict[str, Any], model: nn.Module, device: torch.device
         )
         for part in rows
     ]
+
+
+def right_among(model: nn.Module, x: Tensor, y: Tensor, count: int, batch_size: int) -> Tensor:
+    """The positions of the first `count` images that the model gets right: (count,).
+
+    Raises:
+        UserError: if there are fewer.
+    """
+    import torch
+
+    from xrobust.frame import logits_of
+
+    found: list[int] = []
+    for start in range(0, len(x), batch_size):
+        rows = slice(start, start + batch_size)
+        with torch.no_grad():
+            found += (start + (logits_of(model, x[rows]).argmax(1) == y[rows]).nonzero().flatten()).tolist()
+        if len(found) >= count:
+            return torch.tensor(found[:count], device=x.device)
+    raise UserError(f"images={count} with correct_only=true, but the model gets only {len(found)} of {len(x)} right")
 
 
 def main() -> None:

@@ -157,7 +157,7 @@ class _L2(_Ball):
 
     def project(self, x_adv: Tensor, x: Tensor, radius: float, clip: tuple[float, float]) -> Tensor:
         delta = x_adv - x
-        length = self.norm(delta.flatten(1).double())
+        length = torch.linalg.vector_norm(delta.flatten(1), dim=1, dtype=torch.float64)
         shrink = (radius / length.clamp(min=radius)).nan_to_num(1.0) if radius else torch.zeros_like(length)
         return _add_towards(x, delta * per_sample(shrink, x).to(x.dtype), clip)
 
@@ -167,11 +167,9 @@ class _L2(_Ball):
         return direction * per_sample(radius, x)
 
     def ascent(self, gradient: Tensor) -> Tensor:
-        # Dividing by the largest entry first keeps squares of tiny gradients from underflowing.
-        scale = gradient.flatten(1).abs().amax(1)
-        unit = gradient / per_sample(scale.where(scale > 0, 1), gradient)
-        length = self.norm(unit.flatten(1))
-        return unit / per_sample(length.where(length > 0, 1), gradient)
+        # In float64, squares of tiny gradients do not underflow.
+        length = torch.linalg.vector_norm(gradient.flatten(1), dim=1, dtype=torch.float64).to(gradient.dtype)
+        return gradient / per_sample(length.where(length > 0, 1), gradient)
 
 
 class _L1(_Ball):
@@ -220,7 +218,12 @@ _BALLS: dict[str, _Ball] = {"linf": _Linf(), "l2": _L2(), "l1": _L1()}
 
 
 def _add_towards(x: Tensor, delta: Tensor, clip: tuple[float, float]) -> Tensor:
-    """x + δ in the box, rounded towards x: no coordinate moves further than |δ_i|."""
-    moved = (x + delta).clamp_(*clip)
-    overshoot = (moved.double() - x.double()).abs() > delta.double().abs()
-    return torch.where(overshoot, torch.nextafter(moved, x), moved)
+    """x + δ in the box, rounded towards x: no coordinate moves further than |δ_i|.
+
+    What rounding has cut off the sum, x + δ − fl(x + δ), is computed exactly (Knuth's two-sum).
+    """
+    moved = x + delta
+    virtual = moved - x
+    lost = (x - (moved - virtual)).add_(delta - virtual)
+    overshoot = lost.mul_(delta).sign_().clamp_(max=0).neg_()  # 1 or 0: several times as fast as bool and `where`
+    return moved.add_(torch.nextafter(moved, x).sub_(moved).mul_(overshoot)).clamp_(*clip)

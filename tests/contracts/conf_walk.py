@@ -29,7 +29,7 @@ def choices(group: str) -> list[str]:
 
 
 # What Hydra itself fills in while a command runs.
-AT_RUN_TIME = {"train": ["run_dir=runs/test", "hydra.run.dir=runs/test"], "evaluate": ["attack_name=test"]}
+AT_RUN_TIME = {"train": ["run_dir=runs/test", "hydra.run.dir=runs/test"], "evaluate": ["attack_name=test"], "explain": []}
 
 
 def composed(*overrides: str, command: str = "train") -> dict[str, Any]:

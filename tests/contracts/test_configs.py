@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,15 @@ from xrobust.errors import UserError
 MOUNTS = {"attack": ["attack@train_attack", "attack@val_attack", "attack@test_attack"]}
 LISTS = ("attribution", "metrics", "callbacks", "pieces", "logger", "check")
 COMMANDS = {"check": "evaluate"}  # groups of other commands than train.py
+
+
+def command_of(group: str, name: str) -> str:
+    """The command that a choice is for; an experiment says so in its second line, if it is not train.py."""
+    lines = (CONF / group / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    called = re.search(r"python -m xrobust\.(\w+) experiment=", lines[1])
+    return called[1] if called else COMMANDS.get(group, "train")
+
+
 EVERY_CHOICE = [
     (group, name)
     for group in sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
@@ -29,7 +39,7 @@ def test_every_choice_composes_and_passes_the_signature_check(group: str, name: 
         given = GIVEN.get(f"{group}={name}", [])
         where = mount.partition("@")[2] or group
         overrides = [override.replace("test_attack", where) for override in given]
-        check_run(composed(choice, *overrides, command=COMMANDS.get(group, "train")))
+        check_run(composed(choice, *overrides, command=command_of(group, name)))
 
 
 def test_every_file_begins_with_a_comment_that_says_what_it_is() -> None:

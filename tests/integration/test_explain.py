@@ -79,3 +79,33 @@ def test_a_mistake_ends_in_one_sentence(overrides: list[str], words: list[str], 
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("error: ") and all(word in line for word in words), line
     assert not (bundle.parent / "explanations").exists()
+
+
+def test_only_images_that_the_model_gets_right_and_no_references_if_so_asked(bundle: Path, run) -> None:
+    run("bundle=run/bundle", *QUICK, "attribution=[gradient]", "metrics=[gini_index]", "images=200")
+    run(
+        *("bundle=run/bundle", *QUICK, "attribution=[gradient]", "metrics=[gini_index]", "images=200"),
+        *("correct_only=true", "references=false", "output=right"),
+    )
+    rows = {}
+    for folder in (bundle.parent / "explanations" / "linf_0.1", Path("right")):
+        with (folder / "samples.csv").open(newline="", encoding="utf-8") as stream:
+            rows[folder.name] = list(csv.DictReader(stream))
+    wrong = {row["index"] for row in rows["linf_0.1"] if row["label"] != row["prediction"]}
+    chosen = {row["index"] for row in rows["right"]}
+    assert wrong and not wrong & chosen and len(chosen) == 200
+    assert chosen > {row["index"] for row in rows["linf_0.1"]} - wrong
+    assert json.loads(Path("right/explanation_card.json").read_text(encoding="utf-8"))["references"] == []
+
+
+def test_more_right_images_than_there_are_cannot_be_had(bundle: Path, run, capsys) -> None:
+    with pytest.raises(SystemExit):
+        run(
+            "bundle=run/bundle",
+            *QUICK,
+            "attribution=[gradient]",
+            "metrics=[gini_index]",
+            "correct_only=true",
+            "images=9999",
+        )
+    assert "images=9999" in capsys.readouterr().err

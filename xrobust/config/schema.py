@@ -96,6 +96,8 @@ class ExplainConfig:
     weights: str | None = None
     split: str = "test"
     images: int = 128
+    correct_only: bool = False
+    references: bool = True
     panel_images: int = 8
     batch_size: int = 256
     part_size: int = 128

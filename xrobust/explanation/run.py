@@ -21,6 +21,7 @@ def answer(
     *,
     split: str,
     results: Sequence[Mapping[str, Any]] = (),
+    with_references: bool = True,
     watch: Watch = lambda key: None,
 ) -> tuple[list[Measurement], dict[str, Any]]:
     """The measurements of the model, and the explanation card.
@@ -31,13 +32,18 @@ def answer(
         metrics: by name; those that ask for what the probes do not have are left out, which the card says.
         split: where the images come from, for the record.
         results: accuracies of the model, as in a bundle.
+        with_references: whether to measure what to compare with, as well.
         watch: is told what comes next.
     """
     wanted = metrics
     missing = out_of_reach(wanted, probes[0].parts_there())
     metrics = {name: metric for name, metric in wanted.items() if name not in missing}
     measurements = measure(probes, attributions, metrics, watch)
-    references = reference_measurements(probes, attributions, metrics, lambda key: watch(f"reference: {key}"))
+    references = (
+        reference_measurements(probes, attributions, metrics, lambda key: watch(f"reference: {key}"))
+        if with_references
+        else {}
+    )
     first = probes[0]
     attacks = {"attack": first.attack, "attack on the map": first.map_attack}
     protocol = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
@@ -46,7 +47,7 @@ def _accuracies(figure: SubFigure, run: Run) -> None:
         if values:
             axes.plot(epochs, values, line, marker=marker, markersize=4, label=label)
     axes.set(xlabel="epoch", ylabel="accuracy", ylim=(0, 1.02))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _whole_epochs(axes)
     axes.grid(alpha=0.3)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
 
@@ -60,10 +61,18 @@ def _metrics(figure: SubFigure, run: Run, names: list[str], rows: int) -> None:
         _, metric, *method = name.removeprefix("explain/").split("/")
         axes.set_title(f"{metric} {ARROWS[run.directions[name]]}\n{' '.join(method)}".strip(), fontsize=8)
         axes.tick_params(labelsize=7)
-        axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
+        _whole_epochs(axes, 3)
         axes.grid(alpha=0.3)
     for axes in grid[len(names) :]:
         axes.set_visible(False)
+
+
+def _whole_epochs(axes: Axes, count: int = 9) -> None:
+    """Ticks at whole epochs, about so many; also where a run has one epoch only."""
+    low, high = axes.get_xlim()
+    if high - low < 1:
+        axes.set_xlim((low + high) / 2 - 1, (low + high) / 2 + 1)
+    axes.xaxis.set_major_locator(MaxNLocator(count, integer=True))
 
 
 def _maps(figure: SubFigure, run: Run, epochs: list[int]) -> None:
