@@ -18,8 +18,6 @@ TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_p
 METHODS = ["free_at", "mart", "grad_align", "n_fgsm", "trades", "hat", "multi_threat"]
 Weights = dict[str, Tensor]
 
-pytestmark = pytest.mark.xdist_group("distributed")
-
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Weights]:

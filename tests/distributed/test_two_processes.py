@@ -29,7 +29,6 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
     return {file.stem: json.loads(file.read_text()) for file in folder.glob("rank_*.json")}
 
 
-@pytest.mark.xdist_group("distributed")
 def test_two_processes_measure_what_one_measures(reports: dict[str, dict]) -> None:
     alone = reports["rank_0_of_1"]["metrics"]
     measured = {name for name in alone if name.startswith(("val/", "explain/")) and "seconds" not in name}
@@ -40,14 +39,12 @@ def test_two_processes_measure_what_one_measures(reports: dict[str, dict]) -> No
             assert together[name] == pytest.approx(alone[name], rel=2e-3, abs=1e-5, nan_ok=True), name
 
 
-@pytest.mark.xdist_group("distributed")
 def test_each_process_draws_its_own_noise(reports: dict[str, dict]) -> None:
     draws = [reports[f"rank_{rank}_of_2"]["noise"] for rank in (0, 1)]
     assert draws[0] != draws[1]
     assert reports["rank_0_of_1"]["noise"] == draws[0]
 
 
-@pytest.mark.xdist_group("distributed")
 def test_a_run_over_two_processes_has_one_folder(tmp_path: Path) -> None:
     command = [
         sys.executable,

@@ -33,7 +33,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.Compl
     return done, only_run(cwd)
 
 
-@pytest.mark.xdist_group("finished")
 def test_a_run_leaves_everything_behind(finished) -> None:
     _, folder = finished
     for name in (
@@ -54,7 +53,6 @@ def test_a_run_leaves_everything_behind(finished) -> None:
     assert not list(folder.rglob("*.partial"))
 
 
-@pytest.mark.xdist_group("finished")
 def test_metrics_csv_has_one_row_an_epoch_with_accuracies_and_explanations(finished) -> None:
     rows = table(finished[1])
     assert [float(row["epoch"]) for row in rows] == [0, 1]
@@ -65,7 +63,6 @@ def test_metrics_csv_has_one_row_an_epoch_with_accuracies_and_explanations(finis
         assert float(row["explain/complexity/gini_index/gradient/valid"]) == 1
 
 
-@pytest.mark.xdist_group("finished")
 def test_the_terminal_shows_results_with_protocol_changes_and_the_folder(finished) -> None:
     done, folder = finished
     for words in ("test/robust_accuracy", "steps", "first", "last", "gini_index", str(folder)):
@@ -73,7 +70,6 @@ def test_the_terminal_shows_results_with_protocol_changes_and_the_folder(finishe
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.xdist_group("finished")
 def test_the_bundle_gives_the_same_logits_as_the_checkpoint(finished, digits) -> None:
     folder = finished[1]
     bundle, checkpoint = xrobust.load(folder / "bundle"), xrobust.load(folder / "checkpoints/best.ckpt")
@@ -81,7 +77,6 @@ def test_the_bundle_gives_the_same_logits_as_the_checkpoint(finished, digits) ->
         torch.testing.assert_close(bundle(digits[0]), checkpoint(digits[0]), rtol=0, atol=1e-6)
 
 
-@pytest.mark.xdist_group("finished")
 def test_the_bundle_states_its_results_with_their_protocol(finished) -> None:
     config = json.loads((finished[1] / "bundle/config.json").read_text())
     clean, robust = config["results"]
@@ -90,7 +85,6 @@ def test_the_bundle_states_its_results_with_their_protocol(finished) -> None:
     assert robust["interval_95"][0] < robust["value"] < robust["interval_95"][1]
 
 
-@pytest.mark.xdist_group("finished")
 def test_the_page_is_self_contained(finished) -> None:
     page = (finished[1] / "report.html").read_text()
     assert "data:image/png;base64," in page and "http" not in page.replace("http-equiv", "")
@@ -178,7 +172,6 @@ def test_a_mistake_in_the_final_evaluation_ends_before_training(override: str, w
     assert not list(tmp_path.glob("runs/*/*"))
 
 
-@pytest.mark.xdist_group("finished")
 def test_the_explanation_card_is_in_the_run_the_bundle_and_the_report(finished) -> None:
     folder = finished[1]
     card = json.loads((folder / "explanation_card.json").read_text())
