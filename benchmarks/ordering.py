@@ -23,7 +23,7 @@ def read(folder: Path) -> tuple[dict[int, bool], str, float]:
         rows = list(csv.DictReader(file))
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     (threat,) = {row["threat"] for row in rows}
-    seconds = sum(turn["seconds"] for turn in summary["attacks"])
+    seconds = sum(turn["seconds"] for turn in summary["turns"])
     return {int(row["index"]): not row["broken_by"] for row in rows}, threat, seconds
 
 

@@ -1,0 +1,60 @@
+"""The tables of docs/results.md: evaluations and explanations of several models side by side."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import json
+import statistics
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+@pytest.fixture(params=["ordering", "claims"])
+def script(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module(request.param)
+
+
+def evaluation(folder: Path, broken_by: list[str], seconds: float) -> Path:
+    folder.mkdir()
+    with (folder / "samples.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["index", "threat", "broken_by"])
+        writer.writerows([i, "linf ε=0.3", by] for i, by in enumerate(broken_by))
+    (folder / "summary.json").write_text(
+        json.dumps({"turns": [{"seconds": seconds}, {"seconds": 1}]}), encoding="utf-8"
+    )
+    return folder
+
+
+def explanation(folder: Path, gini: float, error: float = 0.5) -> Path:
+    folder.mkdir()
+    row = {"metric": "gini_index", "attribution": "gradient", "higher_is_better": True}
+    points = [{"rows": []}, {"rows": [{**row, "mean": gini, "standard_error": error}]}]
+    (folder / "explanation_card.json").write_text(json.dumps({"points": points}), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize("script", ["ordering"], indirect=True)
+def test_evaluations_count_alone_and_together_with_those_above(script: ModuleType, tmp_path: Path) -> None:
+    weak = evaluation(tmp_path / "weak", ["clean", "pgd", "", ""], 2)
+    strong = evaluation(tmp_path / "strong", ["clean", "", "apgd", ""], 3)
+    first, second = script.rows_of([weak, strong])
+    assert (first["alone %"], first["with those above %"], first["broken only above"]) == (50, 50, 0)
+    assert (second["alone %"], second["with those above %"], second["broken only above"]) == (50, 25, 1)
+    assert [first["seconds"], second["seconds"]] == [3, 4]
+
+
+@pytest.mark.parametrize("script", ["claims"], indirect=True)
+def test_explanations_are_averaged_over_the_seeds(script: ModuleType, tmp_path: Path, capsys) -> None:
+    folders = [explanation(tmp_path / f"run{i}", value) for i, value in enumerate((0.2, 0.4, 0.9))]
+    figure = tmp_path / "figure.png"
+    script.main([f"a={folders[0]},{folders[1]}", f"b={folders[2]}", "--figure", str(figure)])
+    said = capsys.readouterr().out
+    assert f"| gini_index ↑ gradient | 0.3 ± {statistics.stdev((0.2, 0.4)):.2g} | 0.9 ± 0.5 |" in said
+    assert figure.stat().st_size > 1000
