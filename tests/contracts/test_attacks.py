@@ -82,7 +82,14 @@ def check_sample_streams(attack: Attack, model: nn.Module, x: Tensor, y: Tensor)
     torch.testing.assert_close(torch.cat(halves), whole, rtol=0, atol=1e-3)
 
 
-CHECKS = [check_valid, check_deterministic, check_no_trace, check_inference_mode, check_sample_streams]
+def check_bfloat16(attack: Attack, model: nn.Module, x: Tensor, y: Tensor) -> None:
+    """Whatever the precision of the weights or the autocast, pixels are float32 and valid."""
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        check_valid(attack, model, x, y)
+    check_valid(attack, model.bfloat16(), x, y)
+
+
+CHECKS = [check_valid, check_bfloat16, check_deterministic, check_no_trace, check_inference_mode, check_sample_streams]
 
 
 class WithBatchNorm(nn.Module):
