@@ -26,6 +26,7 @@ def train(cfg: DictConfig) -> None:
     from xrobust.config.build import build, build_all, plain
     from xrobust.config.check import check_run
     from xrobust.config.run_folder import open_run_folder, run_title
+    from xrobust.defenses.regularization import Regularization
     from xrobust.evaluate import checked, run_evaluation
     from xrobust.export.bundle import read_config, save_bundle
     from xrobust.report import print_summary, read_run, write_report
@@ -40,7 +41,6 @@ def train(cfg: DictConfig) -> None:
     datamodule = build(config["data"], "data")
     datamodule.setup()
     checkpoint = open_run_folder(config)
-
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     model = build(config["model"], "model")
     on_gpu = isinstance(trainer.accelerator, pl.accelerators.CUDAAccelerator)
@@ -49,6 +49,7 @@ def train(cfg: DictConfig) -> None:
     descent = {"optimizer": optimization, "schedule": optimization.schedule}
     module = build(config["defense"], "defense", model=model, seed=config["seed"], **descent)
     module.config = config
+    module.regularization = Regularization(module, build_all(config["regularizers"], "regularizers"))
 
     try:
         for logger in loggers:

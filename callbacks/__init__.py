@@ -3,6 +3,7 @@
 from callbacks.attribution_panels import AttributionPanels
 from callbacks.best_checkpoint import BestCheckpoint
 from callbacks.catastrophic_overfitting import CatastrophicOverfitting
+from callbacks.certified_accuracy import CertifiedAccuracy
 from callbacks.epsilon_schedule import EpsilonSchedule
 from callbacks.explanation_card import ExplanationCard
 from callbacks.explanation_quality import ExplanationQuality
@@ -20,6 +21,7 @@ __all__ = [
     "AttributionPanels",
     "BestCheckpoint",
     "CatastrophicOverfitting",
+    "CertifiedAccuracy",
     "EpsilonSchedule",
     "ExplanationCard",
     "ExplanationQuality",

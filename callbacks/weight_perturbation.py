@@ -55,7 +55,7 @@ class AdversarialWeightPerturbation(pl.Callback):
         self, trainer: pl.Trainer, pl_module: RobustClassifier, x: Tensor, y: Tensor
     ) -> Loss:
         if isinstance(pl_module, AdversarialTraining):
-            loss = partial(pl_module.loss_on, x, pl_module.perturb(x, y), y)
+            loss = partial(pl_module.loss_at, x, pl_module.perturb(x, y), y)
         else:
             loss = partial(pl_module.training_loss, x, y)
         weights = [w for w in pl_module.model.parameters() if w.requires_grad and w.dim() > 1]

@@ -126,10 +126,10 @@ def right_among(model: nn.Module, x: Tensor, y: Tensor, count: int, batch_size: 
     from xrobust.frame import logits_of
 
     found: list[int] = []
-    for start in range(0, len(x), batch_size):
-        rows = slice(start, start + batch_size)
+    for first in range(0, len(x), batch_size):
+        rows = slice(first, first + batch_size)
         with torch.no_grad():
-            found += (start + (logits_of(model, x[rows]).argmax(1) == y[rows]).nonzero().flatten()).tolist()
+            found += (first + (logits_of(model, x[rows]).argmax(1) == y[rows]).nonzero().flatten()).tolist()
         if len(found) >= count:
             return torch.tensor(found[:count], device=x.device)
     raise UserError(f"images={count} with correct_only=true, but the model gets only {len(found)} of {len(x)} right")

@@ -18,6 +18,8 @@ GIVEN = {
     "data=folder": ["data.root=images", "data.num_classes=10", "data.channels=3", "data.image_size=8"],
     "attack=transfer": ["test_attack.surrogate=bundle"],
     "defense=hat": ["defense.helper=bundle"],
+    "experiment=regularized_gradient_to_teacher": ["regularizers.gradient_to_teacher.target.model.path=bundle"],
+    "regularizers=gradient_to_teacher": ["regularizers.gradient_to_teacher.target.model.path=bundle"],
 }
 
 register()
@@ -29,7 +31,12 @@ def choices(group: str) -> list[str]:
 
 
 # What Hydra itself fills in while a command runs.
-AT_RUN_TIME = {"train": ["run_dir=runs/test", "hydra.run.dir=runs/test"], "evaluate": ["attack_name=test"], "explain": []}
+AT_RUN_TIME = {
+    "train": ["run_dir=runs/test", "hydra.run.dir=runs/test"],
+    "evaluate": ["attack_name=test"],
+    "certify": ["certifier_name=test"],
+    "explain": [],
+}
 
 
 def composed(*overrides: str, command: str = "train") -> dict[str, Any]:

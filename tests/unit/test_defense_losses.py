@@ -26,9 +26,9 @@ from xrobust.defenses import (
     PGDAdversarialTraining,
     RobustClassifier,
 )
-from xrobust.defenses.second_order import cosine
 from xrobust.errors import UserError
 from xrobust.randomness import normal_like, uniform_like
+from xrobust.regularizers.gradients import cosine
 from xrobust.schedules import Constant
 from xrobust.threat import ThreatModel
 

@@ -10,7 +10,17 @@ import pytest
 ROOT = Path(__file__).parents[2]
 OWN = {"xrobust", "callbacks", "train"}
 HEAVY = {"pytorch_lightning", "hydra", "omegaconf", "wandb", "torchmetrics", "lightning"}
-TORCH_ONLY = ["threat", "frame", "randomness", "schedules", "attacks", "attributions", "models"]
+TORCH_ONLY = [
+    "threat",
+    "frame",
+    "randomness",
+    "schedules",
+    "attacks",
+    "attributions",
+    "regularizers",
+    "certification",
+    "models",
+]
 # Each room of xrobust → the rooms below it that it may use.
 BELOW = {
     "errors": set(),
@@ -20,15 +30,28 @@ BELOW = {
     "frame": set(),
     "files": set(),
     "attacks": {"threat", "frame", "errors", "randomness"},
+    "certification": {"attacks", "threat", "frame", "errors", "randomness"},
     "attributions": {"threat", "frame", "errors", "randomness"},
+    "regularizers": {"attributions", "attacks", "threat", "frame", "errors", "randomness"},
     "models": {"errors", "randomness"},
     "metrics": {"attacks", "attributions", "threat", "frame", "errors", "randomness"},
     "data": {"errors", "randomness"},
     "export": {"metrics", "models", "errors", "files"},
-    "defenses": {"attacks", "threat", "frame", "metrics", "export", "errors", "randomness", "schedules"},
+    "defenses": {
+        "attacks",
+        "regularizers",
+        "threat",
+        "frame",
+        "metrics",
+        "export",
+        "errors",
+        "randomness",
+        "schedules",
+    },
     "report": {"export", "errors", "files"},
     "evaluation": {
         "attacks",
+        "certification",
         "threat",
         "frame",
         "metrics",
@@ -96,7 +119,7 @@ def test_imports_go_down(file: Path) -> None:
 
 
 def test_every_room_has_its_place() -> None:
-    rooms = {room(file) for file in FILES} - {"__init__", "evaluate", "explain", "diff_roar"}
+    rooms = {room(file) for file in FILES} - {"__init__", "evaluate", "explain", "diff_roar", "certify"}
     assert rooms == set(BELOW)
 
 
@@ -115,7 +138,10 @@ def test_only_callbacks_import_wandb_and_nothing_imports_train() -> None:
         ("threat", {"pytorch_lightning"}),
         ("metrics", {"hydra.utils"}),
         ("attacks", {"xrobust.defenses"}),
+        ("certification", {"torchmetrics"}),
+        ("certification", {"xrobust.evaluation.certification"}),
         ("attributions", {"xrobust.metrics.probe"}),
+        ("regularizers", {"xrobust.defenses"}),
         ("defenses", {"callbacks"}),
         ("models", {"wandb"}),
     ],

@@ -9,6 +9,11 @@ from torch import nn
 
 from xrobust.errors import UserError
 from xrobust.models import (
+    CNN7,
+    DMLarge,
+    DMMedium,
+    DMSmall,
+    FullyConnected,
     LeNet,
     MadryCNN,
     MinMax,
@@ -24,11 +29,14 @@ from xrobust.models import (
 
 CIFAR = {"num_classes": 10, "in_channels": 3, "image_size": 32}
 MNIST = {"num_classes": 10, "in_channels": 1, "image_size": 28}
-OWN = [SmallCNN, MadryCNN, LeNet, ResNet, PreActResNet, WideResNet]
+OWN = [SmallCNN, MadryCNN, LeNet, ResNet, PreActResNet, WideResNet, DMSmall, DMMedium, DMLarge, CNN7, FullyConnected]
 THIN = {
     ResNet: {"width": 8},
     PreActResNet: {"widths": [8, 8, 16, 16], "stem": 8},
     WideResNet: {"depth": 10, "widen": 1},
+    DMLarge: {"width": 0.1},
+    CNN7: {"width": 0.1},
+    FullyConnected: {"hidden": [20, 20, 20]},
 }
 
 
@@ -50,6 +58,11 @@ def size(model: nn.Module) -> int:
         (LeNet, MNIST, 431_080),
         (MadryCNN, MNIST, 3_274_634),
         (SmallCNN, MNIST, 166_406),
+        (DMSmall, CIFAR, 470_918),
+        (DMMedium, CIFAR, 1_188_906),
+        (DMLarge, CIFAR, 17_190_602),
+        (CNN7, CIFAR, 17_192_650),
+        (FullyConnected, MNIST, 89_610),
     ],
 )
 def test_published_sizes(kind, data, parameters):

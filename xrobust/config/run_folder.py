@@ -42,10 +42,11 @@ def open_run_folder(config: dict[str, Any]) -> Path | None:
 
 
 def run_title(config: dict[str, Any]) -> str:
-    """What the run is, in a line: "pgd_at · linf ε=0.2 · mnist5k · small_cnn"."""
+    """What the run is, in a line: "trades + grad_align · linf ε=0.2 · mnist5k · small_cnn"."""
     choice = HydraConfig.get().runtime.choices
     threat = f"{config['threat']['norm']} ε={config['threat']['eps']}"
-    return " · ".join([choice["defense"], threat, choice["data"], choice["model"]])
+    method = " + ".join([choice["defense"], *config["regularizers"]])
+    return " · ".join([method, threat, choice["data"], choice["model"]])
 
 
 def _differences(before: Any, now: Any, place: str = "") -> Iterator[str]:

@@ -38,6 +38,7 @@ class TrainConfig:
     regularizers: dict[str, Any] = field(default_factory=dict)
     optim: Any = MISSING
     map_attack: Any = MISSING
+    certifier: Any = MISSING
     attribution: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     card_metrics: dict[str, Any] = field(default_factory=dict)
@@ -77,6 +78,28 @@ class EvaluateConfig:
     device: str = "auto"
     output: str | None = None
     attack_name: str = MISSING
+    debug: bool = False
+
+
+@dataclass
+class CertifyConfig:
+    """What `python -m xrobust.certify` reads; one field a Hydra group or a plain switch."""
+
+    threat: Any = MISSING
+    data: Any = MISSING
+    model: Any = None
+    certifier: Any = MISSING
+    attack: Any = MISSING
+
+    bundle: str | None = None
+    weights: str | None = None
+    split: str = "test"
+    limit: int | None = None
+    batch_size: int = 50
+    seed: int = 0
+    device: str = "auto"
+    output: str | None = None
+    certifier_name: str = MISSING
     debug: bool = False
 
 
@@ -133,6 +156,7 @@ def register() -> None:
     """Make the schema and the resolvers available to the files in conf/."""
     ConfigStore.instance().store(name="train_schema", node=TrainConfig)
     ConfigStore.instance().store(name="evaluate_schema", node=EvaluateConfig)
+    ConfigStore.instance().store(name="certify_schema", node=CertifyConfig)
     ConfigStore.instance().store(name="explain_schema", node=ExplainConfig)
     ConfigStore.instance().store(name="diff_roar_schema", node=DiffRoarConfig)
     OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True, use_cache=True)

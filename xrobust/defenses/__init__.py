@@ -5,6 +5,7 @@ from xrobust.defenses.alp import ALP
 from xrobust.defenses.base import Loss, RobustClassifier
 from xrobust.defenses.free_at import FreeAdversarialTraining
 from xrobust.defenses.grad_align import GradAlign
+from xrobust.defenses.gradient_regularized import GradientRegularized
 from xrobust.defenses.hat import HAT
 from xrobust.defenses.mart import MART
 from xrobust.defenses.multi_threat import MultiThreatTraining
@@ -25,6 +26,7 @@ __all__ = [
     "AdversarialTraining",
     "FreeAdversarialTraining",
     "GradAlign",
+    "GradientRegularized",
     "Loss",
     "MultiThreatTraining",
     "Optimization",

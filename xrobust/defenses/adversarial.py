@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -34,7 +35,11 @@ class AdversarialTraining(RobustClassifier):
         self._clean_pass = batch_norm != "adversarial" and has_batch_norm(self.model)
 
     def training_loss(self, x: Tensor, y: Tensor) -> Loss:
-        return self.loss_on(x, self.perturb(x, y), y)
+        return self.loss_at(x, self.perturb(x, y), y)
+
+    def loss_at(self, x: Tensor, x_adv: Tensor, y: Tensor) -> Loss:
+        """`loss_on`, together with the examples that it is on."""
+        return replace(self.loss_on(x, x_adv, y), x_adv=x_adv)
 
     def perturb(self, x: Tensor, y: Tensor) -> Tensor:
         """The adversarial examples of a batch."""

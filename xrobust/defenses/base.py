@@ -33,11 +33,13 @@ class Loss:
         logits: by name ("clean", "adversarial"), the logits (N, K) that were computed on the way; the accuracy of
             each is logged as `train/<name>_accuracy`.
         terms: further scalars to log as `train/<name>`.
+        x_adv: the images that the attack made, where there is one.
     """
 
     value: Tensor
     logits: Mapping[str, Tensor]
     terms: Mapping[str, Tensor] = field(default_factory=dict)
+    x_adv: Tensor | None = None
 
 
 class RobustClassifier(pl.LightningModule, ABC):
@@ -66,6 +68,7 @@ class RobustClassifier(pl.LightningModule, ABC):
         self.config: dict[str, Any] = {}  # the run's plain configuration, which travels in every checkpoint
         self._takes_soft_labels = False  # not known before the first batch that has them
         self.loss_around: Callable[[Tensor, Tensor], Loss] | None = None  # a piece's way to compute it
+        self.regularization: Callable[[Tensor, Tensor, Loss], Loss] | None = None  # what is added to it
         self.train_metrics = nn.ModuleDict({"loss": MeanMetric()})
         self.val_accuracy, self.test_accuracy = Accuracy(), Accuracy()
 
@@ -89,6 +92,8 @@ class RobustClassifier(pl.LightningModule, ABC):
             check_soft_labels(self, x, y.shape[1])
             self._takes_soft_labels = True
         loss = (self.loss_around or self.training_loss)(x, y)
+        if self.regularization is not None:
+            loss = self.regularization(x, y, loss)
         self._metric("loss", MeanMetric).update(loss.value.detach(), weight=len(y))
         for name, value in loss.terms.items():
             self._metric(name, MeanMetric).update(value.detach(), weight=len(y))

@@ -8,8 +8,10 @@ from torch import Tensor
 
 from xrobust.defenses.adversarial import AdversarialTraining
 from xrobust.defenses.base import Loss
-from xrobust.defenses.second_order import cosine, input_gradient, refuse_compiled
+from xrobust.defenses.batch_norm import frozen_statistics
+from xrobust.defenses.second_order import refuse_compiled
 from xrobust.errors import at_least
+from xrobust.regularizers.grad_align import misalignment
 
 
 class GradAlign(AdversarialTraining):
@@ -44,8 +46,7 @@ class GradAlign(AdversarialTraining):
         logits = self.adversarial_logits(x, x_adv)
         entropy = self.cross_entropy(logits, y)
         noisy = self.attack.threat.random_start(x, self.generator)
-        here = input_gradient(self.model, x, y, create_graph=not self.detach_clean)
-        there = input_gradient(self.model, noisy, y)
-        misalignment = 1 - cosine(here, there).mean()
-        terms = {"cross_entropy": entropy, "misalignment": misalignment}
-        return Loss(entropy + self.weight * misalignment, {"adversarial": logits}, terms)
+        with frozen_statistics(self.model):
+            penalty = misalignment(self.model, x, noisy, y, detach_clean=self.detach_clean).mean()
+        terms = {"cross_entropy": entropy, "misalignment": penalty}
+        return Loss(entropy + self.weight * penalty, {"adversarial": logits}, terms)

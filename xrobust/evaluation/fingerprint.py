@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from xrobust.evaluation.ladder import Ladder
 
-
-def fingerprint(
-    model: nn.Module, x: Tensor, y: Tensor, index: Tensor, ladders: Sequence[Ladder], seed: int
-) -> dict[str, Any]:
+def fingerprint(model: nn.Module, x: Tensor, y: Tensor, index: Tensor, protocol: Mapping[str, Any]) -> dict[str, Any]:
     """The protocol in plain containers, and SHA-256 of the model and of the data."""
     return {
-        "attacks": [rung.describe() for ladder in ladders for rung in ladder.rungs],
-        "seed": seed,
+        **protocol,
         "model": _sha256([("structure", _structure(model)), *model.state_dict().items()]),
         "data": _sha256([("images", x), ("labels", y), ("index", index)]),
     }

@@ -63,7 +63,9 @@ def evaluate(
         raise UserError("evaluate.index must increase from sample to sample")
     device = device_of(model, x)
     _require_fit(model, unit(x[:1]).to(device), y)
-    store = None if folder is None else BatchStore(Path(folder), fingerprint(model, x, y, index, ladders, seed))
+    protocol = {"attacks": [rung.describe() for ladder in ladders for rung in ladder.rungs], "seed": seed}
+    written = None if folder is None else fingerprint(model, x, y, index, protocol)
+    store = None if folder is None or written is None else BatchStore(Path(folder), written, Outcomes)
     parts: list[Outcomes] = [] if store is None else store.finished()
     for part in parts:
         for turn in turns(part, ladders):

@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 from zipfile import BadZipFile
 
 import numpy as np
+from numpy.typing import NDArray
 
 from xrobust.errors import UserError
 from xrobust.evaluation.fingerprint import differences
-from xrobust.evaluation.outcome import Outcomes
 from xrobust.files import replace_file, written_beside
 
 
-class BatchStore:
+class Part(Protocol):
+    """What became of a batch, as arrays by name; `index` holds increasing positions in the data set."""
+
+    def arrays(self) -> dict[str, NDArray]: ...
+
+
+P = TypeVar("P", bound=Part)
+
+
+class BatchStore(Generic[P]):
     """The finished batches of one evaluation: `fingerprint.json`, and `batches/<position of the first sample>.npz`.
 
     Files are written beside and renamed: each is whole or absent, whenever the process is killed.
@@ -24,13 +34,15 @@ class BatchStore:
     Args:
         folder: where; made if it does not exist.
         fingerprint: of the evaluation, in plain containers.
+        kind: what makes a batch of its arrays.
 
     Raises:
         UserError: if the folder holds another evaluation.
     """
 
-    def __init__(self, folder: Path, fingerprint: dict[str, Any]):
+    def __init__(self, folder: Path, fingerprint: dict[str, Any], kind: Callable[..., P]):
         self.folder = folder
+        self.kind = kind
         self.batches = folder / "batches"
         self.batches.mkdir(parents=True, exist_ok=True)
         for half in self.batches.glob(".*.partial"):  # what a killed process was writing
@@ -41,14 +53,22 @@ class BatchStore:
         else:
             replace_file(file, json.dumps(fingerprint, indent=2) + "\n")
 
-    def finished(self) -> list[Outcomes]:
+    def finished(self) -> list[P]:
         """What earlier runs have left."""
-        return [_read(file) for file in sorted(self.batches.glob("*.npz"))]
+        return [self._read(file) for file in sorted(self.batches.glob("*.npz"))]
 
-    def add(self, outcomes: Outcomes) -> None:
+    def add(self, part: P) -> None:
         """Keep a finished batch."""
-        with written_beside(self.batches / f"{outcomes.index[0]:08d}.npz") as stream:
-            np.savez_compressed(stream, **outcomes.arrays())  # type: ignore[arg-type]
+        arrays = part.arrays()
+        with written_beside(self.batches / f"{arrays['index'][0]:08d}.npz") as stream:
+            np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+
+    def _read(self, file: Path) -> P:
+        try:
+            with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+                return self.kind(**arrays)
+        except (OSError, ValueError, TypeError, EOFError, BadZipFile, zlib.error) as error:
+            raise UserError(f"{file} is damaged: {error}; remove it to compute its samples again") from error
 
 
 def _require_same(file: Path, fingerprint: dict[str, Any]) -> None:
@@ -62,11 +82,3 @@ def _require_same(file: Path, fingerprint: dict[str, Any]) -> None:
             f"output={file.parent} holds another evaluation, which differs in {', '.join(changed)}: "
             "give another output=… or remove that folder"
         )
-
-
-def _read(file: Path) -> Outcomes:
-    try:
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            return Outcomes(**arrays)
-    except (OSError, ValueError, TypeError, EOFError, BadZipFile, zlib.error) as error:
-        raise UserError(f"{file} is damaged: {error}; remove it to attack its samples again") from error

@@ -28,6 +28,7 @@ trained by xrobust {config["versions"]["xrobust"]} with {method} for the threat 
 {results if rows else "None were recorded."}
 
 Accuracy under an attack is an upper bound of the true robust accuracy: a stronger attack may lower it.
+Certified accuracy is a lower bound: a better certifier may raise it.
 {_warnings(warnings_in(config["results"]))}
 ## Use
 

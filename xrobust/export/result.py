@@ -49,8 +49,8 @@ class AccuracyResult:
 
 def describe_protocol(protocol: dict[str, Any]) -> str:
     """A protocol in one line: "PGD (linf ε=0.2, steps 40, restarts 1, keep worst), seed 0"."""
-    attack = protocol.get("attack")
-    return f"{attack['summary']}, seed {protocol['seed']}" if attack else "no attack"
+    method = protocol.get("attack") or protocol.get("certifier")
+    return f"{method['summary']}, seed {protocol['seed']}" if method else "no attack"
 
 
 def warnings_in(results: Sequence[Mapping[str, Any]]) -> list[str]:

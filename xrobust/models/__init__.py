@@ -1,6 +1,8 @@
 """Architectures: images in [0, 1] → logits, with the normalisation inside."""
 
 from xrobust.models.activation import MinMax, make_activation
+from xrobust.models.certified_cnn import CNN7, DMLarge, DMMedium, DMSmall
+from xrobust.models.fully_connected import FullyConnected
 from xrobust.models.normalize import Normalize
 from xrobust.models.pooled_cnn import LeNet, MadryCNN
 from xrobust.models.preact_resnet import PreActResNet, WideResNet
@@ -10,6 +12,11 @@ from xrobust.models.timm_model import TimmModel
 from xrobust.models.torchvision_model import TorchvisionModel
 
 __all__ = [
+    "CNN7",
+    "DMLarge",
+    "DMMedium",
+    "DMSmall",
+    "FullyConnected",
     "LeNet",
     "MadryCNN",
     "MinMax",

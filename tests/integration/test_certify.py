@@ -1,0 +1,72 @@
+"""python -m xrobust.certify as a user runs it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import sys
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from xrobust import certify as command
+from xrobust.export.bundle import read_config, save_bundle
+
+ARCHITECTURE = {"_target_": "xrobust.models.SmallCNN", "num_classes": 10, "in_channels": 1, "image_size": 8}
+QUICK = ["bundle=run/bundle", "data=digits", "threat.eps=0.02", "attack=pgd_10_worst", "limit=20"]
+
+
+@pytest.fixture
+def run(tmp_path: Path, digits_model: nn.Module, monkeypatch: pytest.MonkeyPatch):
+    """The command in this process, beside a bundle."""
+    monkeypatch.chdir(tmp_path)
+    names = [str(i) for i in range(10)]
+    save_bundle("run/bundle", digits_model, ARCHITECTURE, class_names=names, training={"threat": None})
+
+    def call(*overrides: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["certify", *overrides])
+        try:
+            command.main()
+        finally:
+            logging.disable(logging.NOTSET)
+
+    return call
+
+
+def test_a_certification_leaves_everything_behind_also_in_the_bundle(run, capsys) -> None:
+    run(*QUICK, "certifier=cascade_fast")
+    folder = Path("run/certification/cascade_fast_linf_0.02")
+    written = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    clean, robust, certified = written["results"]
+    assert certified["quantity"] == "test/certified_accuracy" and certified["n"] == 20
+    assert 0 < certified["correct"] <= robust["correct"] <= clean["correct"]
+    with (folder / "samples.csv").open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    assert sum(row["status"] == "certified" for row in rows) == certified["correct"] and len(rows) == 20
+    for name in ("config.yaml", "fingerprint.json", "counter_examples.npz"):
+        assert (folder / name).is_file(), name
+    assert [row["quantity"] for row in read_config("run/bundle")["results"]] == ["test/certified_accuracy"]
+    card = Path("run/bundle/README.md").read_text(encoding="utf-8")
+    assert "test/certified_accuracy" in card and "Cascade (linf ε=0.02" in card
+    assert "Who decided" in capsys.readouterr().out
+    # The same command reads what is there; another certifier needs another folder.
+    before = {file: file.stat().st_mtime_ns for file in folder.glob("batches/*.npz")}
+    run(*QUICK, "certifier=cascade_fast")
+    assert before == {file: file.stat().st_mtime_ns for file in folder.glob("batches/*.npz")}
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("threat=l2_1_5", "threat.norm must be one of 'linf'"),
+        ("certifier=crwn", "did you mean 'crown'"),
+        ("split=train", "split must be one of"),
+        ("+certifier.stpes=3", "certifier.stpes"),
+    ],
+)
+def test_mistakes_are_one_sentence(run, capsys, override: str, words: str) -> None:
+    with pytest.raises(SystemExit) as left:
+        run(*(each for each in QUICK if not each.startswith("threat")), override)
+    assert left.value.code == 2 and words in capsys.readouterr().err

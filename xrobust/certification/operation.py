@@ -1,0 +1,125 @@
+"""What bound propagation must know of an operation."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from xrobust.certification.box import Box
+
+# How the lower line of an unstable ReLU is chosen: a rule by name, or optimised slopes of shape (N, S, ...).
+Slope = str | Tensor
+ADAPTIVE, PARALLEL = "adaptive", "parallel"
+SLOPES = (ADAPTIVE, PARALLEL)
+
+
+class Pulled(NamedTuple):
+    """A linear form of an operation's output, bounded from below by one of its inputs.
+
+    Attributes:
+        inputs: the coefficients of each input, (N, S, *input shape).
+        constants: pairs of coefficients (N, S, *shape) and values (broadcast against them), whose products are summed.
+    """
+
+    inputs: tuple[Tensor, ...]
+    constants: tuple[tuple[Tensor, Tensor], ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Operation(ABC):
+    """One operation of a network with the numbers it has now: intervals through it, linear bounds back through it.
+
+    Values are (N, *shape); coefficients of linear forms are (N, S, *shape), S forms for each sample.
+    """
+
+    affine: ClassVar[bool] = False
+    splits: ClassVar[bool] = False  # piecewise linear with one kink at 0, which branch and bound can split
+
+    @abstractmethod
+    def apply(self, *inputs: Tensor) -> Tensor:
+        """The operation itself."""
+
+    @abstractmethod
+    def interval(self, *boxes: Box) -> Box:
+        """The smallest box (up to rounding) that holds every output for inputs in the boxes."""
+
+    @abstractmethod
+    def pull(self, a: Tensor, boxes: tuple[Box, ...], slope: Slope) -> Pulled:
+        """Linear forms g of the inputs with g(inputs) ≤ ⟨a, output⟩ for all inputs in the boxes."""
+
+    @abstractmethod
+    def magnitude(self, *sizes: Tensor) -> Tensor:
+        """A bound of the sum of the absolute values that are added up in any bound of an output.
+
+        `sizes` bound the absolute values of the inputs. Rounding errors are at most `terms` units of it in the last
+        place.
+        """
+
+    @property
+    def terms(self) -> int:
+        """How many products are summed for one output, or for one coefficient on the way back; 0 if none."""
+        return 0
+
+    def loose(self, box: Box) -> Tensor:
+        """Where the linear bounds are not exact for inputs in the box: a mask of the input's shape."""
+        return torch.zeros_like(box.lower, dtype=torch.bool)
+
+
+@dataclass(frozen=True, eq=False)
+class Affine(Operation):
+    """linear(inputs) + bias."""
+
+    affine: ClassVar[bool] = True
+
+    @abstractmethod
+    def linear(self, *inputs: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def absolute(self, *inputs: Tensor) -> Tensor:
+        """The operation with the absolute values of its weights, and no bias."""
+
+    @abstractmethod
+    def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
+        """The adjoint of `linear` for each input: (M, *shape) → (M, *input shape)."""
+
+    @property
+    def offset(self) -> Tensor | None:
+        """The bias, broadcast against (*shape)."""
+        return None
+
+    def apply(self, *inputs: Tensor) -> Tensor:
+        z = self.linear(*inputs)
+        return z if self.offset is None else z + self.offset
+
+    def interval(self, *boxes: Box) -> Box:
+        return Box.around(self.apply(*(box.centre for box in boxes)), self.absolute(*(box.radius for box in boxes)))
+
+    def pull(self, a: Tensor, boxes: tuple[Box, ...], slope: Slope) -> Pulled:
+        inputs = tuple(each.unflatten(0, a.shape[:2]) for each in self.transpose(a.flatten(0, 1)))
+        return Pulled(inputs, () if self.offset is None else ((a, self.offset),))
+
+    def magnitude(self, *sizes: Tensor) -> Tensor:
+        size = self.absolute(*sizes)
+        return size if self.offset is None else size + self.offset.abs()
+
+
+def along_lines(a: Tensor, lower: tuple[Tensor, Tensor | None], upper: tuple[Tensor, Tensor | None]) -> Pulled:
+    """The forms of an elementwise operation between two lines slope · z + offset (no offset: 0).
+
+    A positive coefficient takes the lower line, a negative one the upper line.
+    """
+    constants = []
+    for line, sign in ((lower, {"min": 0.0}), (upper, {"max": 0.0})):
+        if line[1] is not None:
+            constants.append((a.clamp(**sign), _for_forms(line[1], a)))
+    slope = torch.where(a > 0, _for_forms(lower[0], a), _for_forms(upper[0], a))
+    return Pulled((a * slope,), tuple(constants))
+
+
+def _for_forms(line: Tensor, a: Tensor) -> Tensor:
+    """(N, *shape) → (N, 1, *shape); what has the forms' dimension already stays."""
+    return line if line.dim() == a.dim() else line.unsqueeze(1)

@@ -1,0 +1,84 @@
+"""Certify a trained model: which images no perturbation within the threat model can make wrong.
+
+python -m xrobust.certify bundle=runs/2026-01-31_12-00-00/bundle threat=linf_0_1 certifier=cascade
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from xrobust.command import STAGES, beside, check_model_choice, chosen_device, chosen_model, start
+from xrobust.errors import at_least, one_of
+from xrobust.evaluate import chosen_images
+
+CONFIG_NAME = "certify"
+
+
+def certify(cfg: Any) -> None:
+    """The job of a composed configuration: check, load, attack, certify, compare, report."""
+    # Heavy imports come here, so that `--cfg job` and `--help` answer at once.
+    from xrobust import evaluation as room
+    from xrobust.config.build import build, plain, save_yaml
+    from xrobust.config.check import check_run
+    from xrobust.evaluation import certification
+    from xrobust.evaluation.results import accuracies
+    from xrobust.export.bundle import add_results
+    from xrobust.files import replace_file
+    from xrobust.report.certification import CertificationProgress, print_certification
+    from xrobust.report.progress import EvaluationProgress
+
+    config = plain(cfg)
+    check_run(config)
+    check_values(config)
+    certifier, ladder = build(config["certifier"], "certifier"), room.Ladder(build(config["attack"], "attack"))
+    model = chosen_model(config).to(chosen_device(config["device"])).eval()
+    x, y, index = chosen_images(config)
+    threat = certifier.threat
+    ball = f"{threat.norm}_{threat.written_eps.replace('/', '_')}"
+    folder = beside(config, "certification", f"{config['certifier_name']}_{ball}")
+    options = {"index": index, "seed": config["seed"], "batch_size": config["batch_size"]}
+
+    with EvaluationProgress(len(x) * len(ladder.members)) as progress:
+        evaluation = room.evaluate(model, x, y, [ladder], watch=progress, folder=folder / "attack", **options)
+    with CertificationProgress(len(x)) as watch:
+        verdicts = certification.certify(model, x, y, certifier, watch=watch, folder=folder, **options)
+    stage = STAGES[config["split"]]
+    certification.require_order(verdicts, evaluation)
+    certified = certification.certified_accuracy(verdicts, certifier, stage, config["seed"])
+    results = [*accuracies(evaluation, stage), certified]
+    summary = {
+        "results": [result.as_dict() for result in results],
+        **certification.verdict_summary(verdicts, certifier),
+    }
+    save_yaml(config, folder / "config.yaml")
+    replace_file(folder / "samples.csv", certification.verdicts_csv(verdicts, certifier, evaluation))
+    replace_file(folder / "counter_examples.npz", certification.counter_examples(verdicts))
+    replace_file(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+    if config["bundle"] is not None and Path(config["bundle"]).is_dir():
+        add_results(config["bundle"], [certified])
+    print_certification(summary, folder)
+
+
+def check_values(config: dict[str, Any]) -> None:
+    """Refuse what the schema lets pass.
+
+    Raises:
+        UserError: naming the value, its place and what is allowed.
+    """
+    at_least("certify", 1, batch_size=config["batch_size"])
+    if config["limit"] is not None:
+        at_least("certify", 1, limit=config["limit"])
+    if config["split"] not in STAGES:
+        raise one_of("split", config["split"], STAGES)
+    check_model_choice(config)
+
+
+def main() -> None:
+    """The command."""
+    start(certify, CONFIG_NAME)
+
+
+if __name__ == "__main__":
+    main()

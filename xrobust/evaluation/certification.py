@@ -1,0 +1,242 @@
+"""Certificates for a set of images, batch by batch, and their agreement with an attack."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from xrobust.attacks.standing import fresh_logits
+from xrobust.certification import STATUSES, Certificate, Certifier
+from xrobust.errors import UserError, at_least
+from xrobust.evaluation.fingerprint import fingerprint
+from xrobust.evaluation.fixed import fixed_conditions
+from xrobust.evaluation.images import device_of, unit
+from xrobust.evaluation.outcome import Evaluation
+from xrobust.evaluation.store import BatchStore
+from xrobust.export.result import AccuracyResult
+from xrobust.randomness import SampleStreams, mix
+
+CERTIFIED, FALSIFIED = STATUSES.index("certified"), STATUSES.index("falsified")
+COLUMNS = (
+    "index",
+    "label",
+    "clean_prediction",
+    "threat",
+    "eps",
+    "status",
+    "certifier",
+    "margin",
+    "counter_example_prediction",
+    "distance",
+    "domains",
+    "stands_attack",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Verdicts:
+    """What is known of N samples.
+
+    Attributes:
+        index: position in the data set, (N,).
+        label, clean_prediction: (N,).
+        status, margin, member, work, seconds: as in `xrobust.certification.Certificate`, (N,).
+        counter_example: images, NaN where none is known, (N, C, H, W).
+        counter_prediction: the class of the counter-example; the clean one where none is known, (N,).
+        distance: of the counter-example; NaN where none is known, (N,).
+    """
+
+    index: NDArray
+    label: NDArray
+    clean_prediction: NDArray
+    status: NDArray
+    margin: NDArray
+    member: NDArray
+    work: NDArray
+    seconds: NDArray
+    counter_example: NDArray
+    counter_prediction: NDArray
+    distance: NDArray
+
+    def arrays(self) -> dict[str, NDArray]:
+        """All arrays by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @property
+    def certified(self) -> NDArray:
+        """(N,) bool."""
+        return self.status == CERTIFIED
+
+    @staticmethod
+    def joined(parts: Sequence[Verdicts]) -> Verdicts:
+        """The verdicts on several batches, in the order of the data set."""
+        whole = {name: np.concatenate([part.arrays()[name] for part in parts]) for name in parts[0].arrays()}
+        order = np.argsort(whole["index"])
+        return Verdicts(**{name: values[order] for name, values in whole.items()})
+
+
+class Certified(NamedTuple):
+    """A batch is certified: how many samples it has, and how many have each status."""
+
+    samples: int
+    statuses: dict[str, int]
+
+
+def certify(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    certifier: Certifier,
+    *,
+    index: Tensor | None = None,
+    seed: int = 0,
+    batch_size: int = 50,
+    folder: str | Path | None = None,
+    watch: Callable[[Certified], None] = lambda batch: None,
+) -> Verdicts:
+    """Certificates for every sample.
+
+    Args:
+        model: images in [0, 1] → logits (N, K), on the device that is to compute.
+        x: (N, C, H, W) in [0, 1], or uint8, which is divided by 255.
+        y: labels (N,).
+        certifier: which bounds, against which threat model.
+        index: increasing positions of the samples in the data set they come from; by default 0 … N − 1.
+        seed: of the attacks among the certifiers, together with the position of the sample.
+        batch_size: samples in a batch; it may change when a run is resumed.
+        folder: finished batches are kept here, and a later call of equal protocol, model and data goes on after them.
+        watch: is told after each batch.
+
+    Raises:
+        UserError: if the model has an operation that no bound is known for, or the folder holds another run.
+    """
+    at_least("certify", 1, batch_size=batch_size, samples=len(x))
+    index = torch.arange(len(x)) if index is None else index
+    if (index.diff() <= 0).any():
+        raise UserError("certify.index must increase from sample to sample")
+    device = device_of(model, x)
+    protocol = {"certifier": certifier.describe(), "seed": seed}
+    store = folder and BatchStore(Path(folder), fingerprint(model, x, y, index, protocol), Verdicts)
+    parts = store.finished() if store else []
+    for part in parts:
+        watch(_told(part))
+    finished = np.concatenate([part.index for part in parts]) if parts else np.empty(0, dtype=np.int64)
+    for rows in torch.from_numpy(~np.isin(index.numpy(), finished)).nonzero().flatten().split(batch_size):
+        if len(rows):
+            parts.append(_batch(model, unit(x[rows]).to(device), y[rows].to(device), index[rows], certifier, seed))
+            if store:
+                store.add(parts[-1])
+            watch(_told(parts[-1]))
+    return Verdicts.joined(parts)
+
+
+def _told(part: Verdicts) -> Certified:
+    return Certified(len(part.index), {name: int((part.status == i).sum()) for i, name in enumerate(STATUSES)})
+
+
+def _batch(model: nn.Module, x: Tensor, y: Tensor, index: Tensor, certifier: Certifier, seed: int) -> Verdicts:
+    with fixed_conditions(x.device, mix(seed, int(index[0]))):
+        clean = fresh_logits(model, x).argmax(1)
+        streams = SampleStreams(seed, index.tolist())
+        certificate: Certificate = certifier.certify(model, x, y, generator=streams)
+        falsified = certificate.status == FALSIFIED
+        known = torch.where(falsified.view(-1, *[1] * (x.dim() - 1)), certificate.counter_example, x)
+        prediction = fresh_logits(model, known).argmax(1)
+        distance = certifier.threat.distance(known, x).masked_fill(~falsified, torch.nan)
+    columns = {
+        "label": y,
+        "clean_prediction": clean,
+        "status": certificate.status,
+        "margin": certificate.margin,
+        "member": certificate.member,
+        "work": certificate.work,
+        "seconds": certificate.seconds,
+        "counter_example": certificate.counter_example,
+        "counter_prediction": prediction,
+        "distance": distance,
+    }
+    return Verdicts(index=index.numpy(), **{name: value.cpu().numpy() for name, value in columns.items()})
+
+
+def require_order(verdicts: Verdicts, evaluation: Evaluation) -> None:
+    """certified ≤ attacked ≤ clean, sample by sample.
+
+    Raises:
+        RuntimeError: if a sample is certified although the attack broke it, or the model misclassifies it. Then either
+            a bound is wrong, or the network's own rounding decides.
+    """
+    standing = evaluation.standing(0)
+    broken = verdicts.certified & ~(standing & evaluation.clean & (verdicts.clean_prediction == verdicts.label))
+    if broken.any():
+        places = ", ".join(map(str, verdicts.index[broken][:10]))
+        raise RuntimeError(f"certified, but broken by an attack or misclassified: samples {places}")
+
+
+def certified_accuracy(verdicts: Verdicts, certifier: Certifier, stage: str, seed: int) -> AccuracyResult:
+    """The share of certified samples with its protocol."""
+    protocol = {"split": stage, "certifier": certifier.describe(), "seed": seed}
+    return AccuracyResult(f"{stage}/certified_accuracy", int(verdicts.certified.sum()), len(verdicts.index), protocol)
+
+
+def verdict_summary(verdicts: Verdicts, certifier: Certifier) -> dict[str, Any]:
+    """Counts of statuses, who decided, work and time, and bounds that were not finite."""
+    decided = {}
+    for turn, name in enumerate(certifier.members):
+        mine = verdicts.member == turn
+        decided[name] = {status: int((mine & (verdicts.status == i)).sum()) for i, status in enumerate(STATUSES) if i}
+    return {
+        "statuses": {name: int((verdicts.status == i).sum()) for i, name in enumerate(STATUSES)},
+        "decided_by": decided,
+        "domains": int(verdicts.work.sum()),
+        "seconds": float(verdicts.seconds.sum()),
+        "bounds_not_finite": int(np.isnan(verdicts.margin).sum()),
+    }
+
+
+def verdicts_csv(verdicts: Verdicts, certifier: Certifier, evaluation: Evaluation) -> str:
+    """One line for each sample; what is not known is empty."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    standing, threat = evaluation.standing(0), certifier.threat
+    for n, index in enumerate(verdicts.index):
+        falsified = verdicts.status[n] == FALSIFIED
+        writer.writerow(
+            [
+                index,
+                verdicts.label[n],
+                verdicts.clean_prediction[n],
+                threat,
+                f"{threat.radius:.8g}",
+                STATUSES[verdicts.status[n]],
+                certifier.members[verdicts.member[n]],
+                f"{verdicts.margin[n]:.6g}",
+                verdicts.counter_prediction[n] if falsified else "",
+                f"{verdicts.distance[n]:.6g}" if falsified else "",
+                verdicts.work[n],
+                int(standing[n]),
+            ]
+        )
+    return stream.getvalue()
+
+
+def counter_examples(verdicts: Verdicts) -> bytes:
+    """The counter-examples as an .npz file: `index` (n,), `images` (n, C, H, W), `prediction` (n,)."""
+    falsified = verdicts.status == FALSIFIED
+    stream = io.BytesIO()
+    np.savez_compressed(
+        stream,
+        index=verdicts.index[falsified],
+        images=verdicts.counter_example[falsified],
+        prediction=verdicts.counter_prediction[falsified],
+    )
+    return stream.getvalue()
