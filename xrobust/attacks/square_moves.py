@@ -84,7 +84,7 @@ class BumpMoves(Moves):
         inside = delta * window
         fresh = fresh + inside / self._norm(inside).clamp(min=1e-12)
         # What the ball has left, in equal shares, and the norm that the two windows held, for each channel.
-        spare = self.threat.radius**self.p - self.threat.distance(best, x).to(x.dtype) ** self.p
+        spare = self.threat.radius**self.p - self._length(delta) ** self.p
         held = self._norm(delta * torch.maximum(window, emptied)) ** self.p
         target = (per_sample(spare, x).clamp(min=0) / channels + held) ** (1 / self.p)
         if self.p == 1:
@@ -94,9 +94,12 @@ class BumpMoves(Moves):
 
     def _fill(self, x: Tensor, delta: Tensor) -> Tensor:
         """δ scaled up to the sphere if it is shorter, projected if it is longer."""
-        length = self.threat.distance(delta, torch.zeros_like(delta)).to(x.dtype).clamp(min=1e-12)
-        stretch = (self.threat.radius / length).clamp(min=1)
+        stretch = (self.threat.radius / self._length(delta).clamp(min=1e-12)).clamp(min=1)
         return self.threat.project(x + per_sample(stretch, x) * delta, x)
+
+    def _length(self, delta: Tensor) -> Tensor:
+        """The p-norm of each sample: (N,)."""
+        return torch.linalg.vector_norm(delta.flatten(1), self.p, dim=1)
 
     def _norm(self, delta: Tensor) -> Tensor:
         """The p-norm of each channel: (N, C, 1, 1)."""

@@ -96,6 +96,7 @@ def load_panels(folder: Path) -> dict[int, dict[str, NDArray]]:
 
 def _row_label(name: str) -> str:
     kind, _, method = name.partition("/")
+    method = method.replace("_", "\n")  # a row is as high as a few words are long
     words = {"map": method, "adversarial_map": f"{method}\nadversarial", "attacked": f"against\n{method}"}
     return words.get(kind, f"{method}\nattacked" if method else name)
 
