@@ -139,8 +139,11 @@ def _signs(numbers: Tensor) -> Tensor:
 
 
 def _offsets(numbers: Tensor, side: int, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Row and column offsets from the corner of a square placed uniformly: (N, H) and (N, W)."""
-    corners = (numbers * (numbers.new_tensor(x.shape[2:]) - side + 1)).long()
+    """Row and column offsets from the corner of a square placed uniformly: (N, H) and (N, W).
+
+    As in the authors' code, the last place of all is left out; on images with an empty border it would be wasted.
+    """
+    corners = (numbers * (numbers.new_tensor(x.shape[2:]) - side)).long()
     return tuple(torch.arange(size, device=x.device) - corners[:, i : i + 1] for i, size in enumerate(x.shape[2:]))  # type: ignore[return-value]
 
 
