@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import ClassVar, NamedTuple, Protocol
 
 import torch
@@ -15,10 +14,10 @@ from xrobust.attacks.base import Attack
 from xrobust.attacks.losses import margin
 from xrobust.attacks.softplus import smoothed
 from xrobust.attacks.standing import choose, require_at_least
+from xrobust.attacks.step_size import StepSize, check_step_size, pixel_step
 from xrobust.errors import UserError, one_of
 from xrobust.frame import logits_of
 from xrobust.randomness import Generator, SampleStreams, subset, uniform_like
-from xrobust.threat import exact_fraction
 
 
 class Explanation(Protocol):
@@ -78,7 +77,7 @@ class AttributionAttack(Attack):
 
     attribution: Explanation
     steps: int = 10
-    step_size: Fraction | float | str | None = None
+    step_size: StepSize = None
     restarts: int = 1
     softplus: Sequence[float] | None = (5.0, 50.0)
     batch_size: int = 256
@@ -89,8 +88,7 @@ class AttributionAttack(Attack):
         require_at_least(self, steps=1, restarts=1, batch_size=1)
         if self.mode != "eval":
             raise one_of(f"{name}.mode", self.mode, ["eval"])
-        if self.step_size is not None and exact_fraction(self.step_size, f"{name}.step_size") <= 0:
-            raise UserError(f"{name}.step_size must be above 0, got {self.step_size}")
+        check_step_size(name, self.step_size)
         if self.softplus is not None:
             if len(self.softplus) != 2 or not min(self.softplus) > 0:
                 raise UserError(f"{name}.softplus must be two numbers above 0 or none, got {self.softplus!r}")
@@ -105,9 +103,7 @@ class AttributionAttack(Attack):
     @property
     def alpha(self) -> float:
         """The step size α in pixel units."""
-        if self.step_size is None:
-            return 2.5 * self.threat.radius / self.steps
-        return float(exact_fraction(self.step_size, "step_size"))
+        return pixel_step(self.step_size, self.threat, self.steps)
 
     def beta(self, step: int) -> float | None:
         """β of the surrogate in a step of a run."""

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
 
 from xrobust.attacks.base import Attack, logits_of
 from xrobust.attacks.losses import WITH_REFERENCE, AttackLoss, loss_named
+from xrobust.attacks.step_size import StepSize, check_step_size, pixel_step
 from xrobust.errors import UserError, at_least
 from xrobust.randomness import Generator, uniform_like
-from xrobust.threat import exact_fraction, per_sample
+from xrobust.threat import per_sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class PGD(Attack):
     """
 
     steps: int = 10
-    step_size: Fraction | float | str | None = None
+    step_size: StepSize = None
     random_start: bool = True
     restarts: int = 1
     momentum: float = 0.0
@@ -53,16 +53,13 @@ class PGD(Attack):
             raise UserError(f"{name}.restarts={self.restarts} needs keep=worst: the last restart is not the worst")
         if self.keep not in ("last", "worst"):
             raise UserError(f"{name}.keep must be 'last' or 'worst', got {self.keep!r}")
-        if self.step_size is not None and exact_fraction(self.step_size, f"{name}.step_size") <= 0:
-            raise UserError(f"{name}.step_size must be above 0, got {self.step_size}")
+        check_step_size(name, self.step_size)
         loss_named(self.loss, f"{name}.loss")
 
     @property
     def alpha(self) -> float:
         """The step size α in pixel units."""
-        if self.step_size is None:
-            return 2.5 * self.threat.radius / self.steps
-        return float(exact_fraction(self.step_size, "step_size"))
+        return pixel_step(self.step_size, self.threat, self.steps)
 
     def run(self, model: nn.Module, x: Tensor, y: Tensor, generator: Generator) -> Tensor:
         loss = loss_named(self.loss, "loss")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
 
 from xrobust.attacks import Attack
+from xrobust.attacks.step_size import StepSize, check_step_size
 from xrobust.errors import at_least
 from xrobust.frame import logits_of
 from xrobust.randomness import Generator
-from xrobust.regularizers.ball import ascend, check_step_size
+from xrobust.regularizers.ball import ascend
 from xrobust.regularizers.base import Regularizer
 
 
@@ -28,7 +28,7 @@ class PenaltyAscent(Attack):
 
     regularizer: Regularizer
     steps: int = 3
-    step_size: Fraction | float | str | None = None
+    step_size: StepSize = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -10,11 +10,12 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from xrobust.errors import UserError, at_least
+from xrobust.attacks.step_size import StepSize, check_step_size, pixel_step
+from xrobust.errors import at_least
 from xrobust.frame import untouched
 from xrobust.randomness import Generator
 from xrobust.regularizers.base import Regularizer
-from xrobust.threat import ThreatModel, exact_fraction
+from xrobust.threat import ThreatModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,7 @@ class WorstCase(BallRegularizer):
     """
 
     steps: int = 10
-    step_size: Fraction | float | str | None = None
+    step_size: StepSize = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,11 +63,11 @@ def ascend(
     x: Tensor,
     threat: ThreatModel,
     steps: int,
-    step_size: Fraction | float | str | None,
+    step_size: StepSize,
     generator: Generator,
 ) -> Tensor:
     """Projected steepest ascent in a ball from a random point; the last point, detached: (N, ...) → (N, ...)."""
-    alpha = 2.5 * threat.radius / steps if step_size is None else float(exact_fraction(step_size, "step_size"))
+    alpha = pixel_step(step_size, threat, steps)
     x = x.detach()
     point = threat.random_start(x, generator)
     for _ in range(steps):
@@ -75,9 +76,3 @@ def ascend(
         (gradient,) = torch.autograd.grad(objective(point).sum() + 0 * point.sum(), point)
         point = threat.project(point + alpha * threat.ascent(gradient), x)
     return point.detach()
-
-
-def check_step_size(place: str, step_size: Fraction | float | str | None) -> None:
-    """Refuse a step that goes nowhere."""
-    if step_size is not None and exact_fraction(step_size, f"{place}.step_size") <= 0:
-        raise UserError(f"{place}.step_size must be above 0, got {step_size}")
