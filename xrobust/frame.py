@@ -17,6 +17,7 @@ def untouched(
     train_mode: bool = False,
     autocast: bool = False,
     parameter_gradients: bool = False,
+    many_passes: bool = False,
 ) -> Iterator[None]:
     """Autograd on, inference mode off, every submodule in one mode; on leaving, everything is as it was.
 
@@ -30,9 +31,11 @@ def untouched(
         autocast: keep the caller's autocast; otherwise it is off.
         parameter_gradients: leave the parameters differentiable. Otherwise they are constants inside: `.grad` cannot
             change, and autograd is spared a third of the backward pass.
+        many_passes: lay the kernels of convolutions out as the device is fastest with, which costs a copy of them.
     """
     modes = [(module, module.training) for module in model.modules()]
     constants = [] if parameter_gradients else [p for p in model.parameters() if p.requires_grad]
+    kernels = _slow_kernels(model, x.device) if many_passes else []
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()] if train_mode else []
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
@@ -45,14 +48,26 @@ def untouched(
             model.train(train_mode)
             for parameter in constants:
                 parameter.requires_grad_(False)
+            for parameter, kernel in kernels:
+                parameter.data = kernel.contiguous(memory_format=torch.channels_last)
             yield
         finally:
+            for parameter, kernel in kernels:
+                parameter.data = kernel
             for parameter in constants:
                 parameter.requires_grad_(True)
             for module, training in modes:
                 module.training = training
             for buffer, before in buffers:
                 buffer.data.copy_(before)
+
+
+def _slow_kernels(model: nn.Module, device: torch.device) -> list[tuple[nn.Parameter, Tensor]]:
+    """The kernels of convolutions that a CPU would reorder in every pass, with their data."""
+    if device.type != "cpu":
+        return []
+    kernels = [p for p in model.parameters() if p.dim() == 4 and p.dtype in (torch.float32, torch.bfloat16)]
+    return [(p, p.data) for p in kernels if not p.is_contiguous(memory_format=torch.channels_last)]
 
 
 def logits_of(model: nn.Module, x: Tensor) -> Tensor:

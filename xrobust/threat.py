@@ -94,9 +94,10 @@ class ThreatModel:
         """
         return self._ball.project(x_adv, x, self.radius, self.clip)
 
-    def random_start(self, x: Tensor, generator: Generator) -> Tensor:
-        """A point drawn uniformly from B_p(x, ε), then projected onto the box."""
-        return self.project(x + self.radius * self._ball.uniform(x, generator).to(x.dtype), x)
+    def random_start(self, x: Tensor, generator: Generator, *, in_box: bool = True) -> Tensor:
+        """A point drawn uniformly from B_p(x, ε), then projected onto the box unless `in_box` is False."""
+        start = x + self.radius * self._ball.uniform(x, generator).to(x.dtype)
+        return self.project(start, x) if in_box else start
 
     def ascent(self, gradient: Tensor) -> Tensor:
         """The step of unit norm that a first-order attack takes along a gradient; zero where the gradient is zero.

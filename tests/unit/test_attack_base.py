@@ -45,6 +45,32 @@ def batch() -> tuple[Tensor, Tensor]:
     return torch.rand(12, 1, 4, 4, generator=generator), torch.randint(3, (12,), generator=generator)
 
 
+class WatchingKernels(nn.Sequential):
+    """A convolution, and a note of how its kernel lies in memory in each forward."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 2), nn.Flatten())
+        self.to(dtype)
+        self.fast: list[bool] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.fast.append(self[1].weight.is_contiguous(memory_format=torch.channels_last))
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(("dtype", "fast"), [(torch.float32, True), (torch.bfloat16, True), (torch.float64, False)])
+def test_kernels_are_laid_out_for_speed_only_inside(dtype: torch.dtype, fast: bool) -> None:
+    model, (x, y) = WatchingKernels(dtype), batch()
+    before = [(p.data_ptr(), p.stride(), p.clone()) for p in model.parameters()]
+    PGD(threat=THREAT, steps=2)(model, x, y)
+    with pytest.raises(RuntimeError, match="not finite"):
+        Wild(threat=THREAT, value=float("nan"))(model, x, y)
+    assert model.fast == [fast] * 2
+    for parameter, (pointer, stride, value) in zip(model.parameters(), before, strict=True):
+        assert (parameter.data_ptr(), parameter.stride()) == (pointer, stride)
+        assert torch.equal(parameter, value)
+
+
 @pytest.mark.parametrize("mode", ["eval", "train"])
 def test_no_trace_is_left(mode: str) -> None:
     model, (x, y) = Watching(), batch()

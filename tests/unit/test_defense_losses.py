@@ -204,10 +204,12 @@ def test_the_kl_attack_is_that_of_trades(digits: Digits) -> None:
     assert (x_adv - x).abs().max() > 0.09
 
 
-def test_fgsm_rs_steps_from_a_uniform_point(digits: Digits) -> None:
-    method = defense(PGDAdversarialTraining, attack=FGSMRS(threat=LINF, step=1.25))
+@pytest.mark.parametrize("in_box", [False, True])
+def test_fgsm_rs_steps_from_a_uniform_point(in_box: bool, digits: Digits) -> None:
+    method = defense(PGDAdversarialTraining, attack=FGSMRS(threat=LINF, step=1.25, start_in_box=in_box))
     x, y = batch(digits)
-    start = (x + 0.1 * (2 * uniform_like(x, seeded(method)).double() - 1)).clamp(0, 1).requires_grad_()
+    start = x + 0.1 * (2 * uniform_like(x, seeded(method)).double() - 1)
+    start = (start.clamp(0, 1) if in_box else start).requires_grad_()
     (gradient,) = torch.autograd.grad(nn.functional.cross_entropy(method.model(start), y), start)
     expected = (start + 0.125 * gradient.sign() - x).clamp(-0.1, 0.1) + x
     seeded(method)

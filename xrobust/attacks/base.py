@@ -56,7 +56,7 @@ class Attack(ABC):
         Works under `no_grad` and `inference_mode`. Module modes, batch-norm statistics, `requires_grad` flags,
         `.grad` and the global random state are afterwards as before.
         """
-        with untouched(model, x, train_mode=self.mode == "train", autocast=self.autocast):
+        with untouched(model, x, train_mode=self.mode == "train", autocast=self.autocast, many_passes=True):
             # A clone, because tensors made in inference mode cannot be recorded by autograd.
             x = x.detach().clone() if x.dtype == torch.float64 else x.detach().float().clone()
             generator = default_generator(x.device) if generator is None else generator

@@ -81,7 +81,7 @@ class MinimumNorm(Attack):
             x_min of x's shape, and ‖x_min − x‖_p as (N,) in float64: 0 where x itself is adversarial, inf
             where none was found, that is, where x_min does not fool the model when it is asked once more.
         """
-        with untouched(model, x, train_mode=self.mode == "train", autocast=self.autocast):
+        with untouched(model, x, train_mode=self.mode == "train", autocast=self.autocast, many_passes=True):
             x = x.detach().clone() if x.dtype == torch.float64 else x.detach().float().clone()
             generator = default_generator(x.device) if generator is None else generator
             nearest = self.search(model, x, y.clone(), generator, enough=0.0)
