@@ -1,6 +1,7 @@
 """Architectures: images in [0, 1] → logits, with the normalisation inside."""
 
 from xrobust.models.activation import MinMax, make_activation
+from xrobust.models.carlini_wagner_cnn import CarliniWagnerCNN
 from xrobust.models.certified_cnn import CNN7, DMLarge, DMMedium, DMSmall
 from xrobust.models.fully_connected import FullyConnected
 from xrobust.models.normalize import Normalize
@@ -13,6 +14,7 @@ from xrobust.models.torchvision_model import TorchvisionModel
 
 __all__ = [
     "CNN7",
+    "CarliniWagnerCNN",
     "DMLarge",
     "DMMedium",
     "DMSmall",
