@@ -216,6 +216,18 @@ def test_fgsm_rs_steps_from_a_uniform_point(in_box: bool, digits: Digits) -> Non
     torch.testing.assert_close(method.perturb(x, y), expected.clamp(0, 1).detach(), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("in_box", [False, True])
+def test_n_fgsm_steps_from_a_noisy_image(in_box: bool, digits: Digits) -> None:
+    method = defense(NFGSM, attack=FGSM(threat=LINF), noise=2.0, start_in_box=in_box)
+    x, y = batch(digits)
+    noisy = x + 0.2 * (2 * uniform_like(x, seeded(method)).double() - 1)
+    noisy = (noisy.clamp(0, 1) if in_box else noisy).requires_grad_()
+    (gradient,) = torch.autograd.grad(nn.functional.cross_entropy(method.model(noisy), y), noisy)
+    expected = (noisy + 0.1 * gradient.sign()).clamp(0, 1).detach()
+    seeded(method)
+    torch.testing.assert_close(method.perturb(x, y), expected, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("noise", [1.0, 2.0])
 def test_n_fgsm_leaves_the_ball_and_stays_within_its_own_bound(noise: float, digits: Digits) -> None:
     method = defense(NFGSM, attack=FGSM(threat=LINF), noise=noise)
