@@ -1,4 +1,4 @@
-"""The tables of docs/results.md: evaluations and explanations of several models side by side."""
+"""The tables of docs/results.md: evaluations, explanations and epochs of several models side by side."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
-@pytest.fixture(params=["ordering", "claims"])
+@pytest.fixture(params=["ordering", "claims", "overfitting"])
 def script(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     return importlib.import_module(request.param)
@@ -57,4 +57,20 @@ def test_explanations_are_averaged_over_the_seeds(script: ModuleType, tmp_path: 
     script.main([f"a={folders[0]},{folders[1]}", f"b={folders[2]}", "--figure", str(figure)])
     said = capsys.readouterr().out
     assert f"| gini_index ↑ gradient | 0.3 ± {statistics.stdev((0.2, 0.4)):.2g} | 0.9 ± 0.5 |" in said
+    assert figure.stat().st_size > 1000
+
+
+@pytest.mark.parametrize("script", ["overfitting"], indirect=True)
+def test_the_first_epoch_of_an_overfitted_run_is_found(script: ModuleType, tmp_path: Path, capsys) -> None:
+    for name, multi in {"fgsm": (0.5, 0.41, 0.1), "pgd": (0.5, 0.6, 0.5)}.items():
+        (tmp_path / name).mkdir()
+        with (tmp_path / name / "metrics.csv").open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(["epoch", "val/single_step_accuracy", "val/multi_step_accuracy"])
+            writer.writerows([epoch, 0.7, value] for epoch, value in enumerate(multi))
+    figure = tmp_path / "figure.png"
+    script.main([f"FGSM={tmp_path / 'fgsm'}", f"PGD={tmp_path / 'pgd'}", "--figure", str(figure)])
+    said = capsys.readouterr().out
+    assert "| FGSM | 70 | 10 | 50 | 2 |" in said
+    assert "| PGD | 70 | 50 | 60 | none |" in said
     assert figure.stat().st_size > 1000
