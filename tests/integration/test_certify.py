@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
-import logging
-import sys
 from pathlib import Path
 
 import pytest
+from command import in_process
 from torch import nn
 
 from xrobust import certify as command
@@ -25,14 +24,7 @@ def run(tmp_path: Path, digits_model: nn.Module, monkeypatch: pytest.MonkeyPatch
     names = [str(i) for i in range(10)]
     save_bundle("run/bundle", digits_model, ARCHITECTURE, class_names=names, training={"threat": None})
 
-    def call(*overrides: str) -> None:
-        monkeypatch.setattr(sys, "argv", ["certify", *overrides])
-        try:
-            command.main()
-        finally:
-            logging.disable(logging.NOTSET)
-
-    return call
+    return in_process(command, monkeypatch)
 
 
 def test_a_certification_leaves_everything_behind_also_in_the_bundle(run, capsys) -> None:
@@ -70,3 +62,18 @@ def test_mistakes_are_one_sentence(run, capsys, override: str, words: str) -> No
     with pytest.raises(SystemExit) as left:
         run(*(each for each in QUICK if not each.startswith("threat")), override)
     assert left.value.code == 2 and words in capsys.readouterr().err
+
+
+def test_a_certifier_with_radii_leaves_the_certified_accuracy_at_all_of_them(run, capsys) -> None:
+    run(*QUICK, "threat=l2_0_3", "certifier=lipschitz")
+    folder = Path("run/certification/lipschitz_l2_0.02")
+    written = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    with (folder / "samples.csv").open(newline="", encoding="utf-8") as stream:
+        radii = [float(row["radius"] or 0) for row in csv.DictReader(stream)]
+    certified = sum(radius > 0.02 for radius in radii)
+    assert 0 < certified == written["statuses"]["certified"]
+    assert written["radii"]["average_certified_radius"] == pytest.approx(sum(radii) / 20)
+    with (folder / "radii.csv").open(newline="", encoding="utf-8") as stream:
+        first, *_, last = csv.DictReader(stream)
+    assert float(first["certified_accuracy"]) >= certified / 20 and float(last["radius"]) == pytest.approx(max(radii))
+    assert (folder / "radii.png").is_file() and "Certified accuracy at other radii" in capsys.readouterr().out

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
-import logging
-import sys
 from pathlib import Path
 
 import pytest
+from command import in_process
 from torch import nn
 
 from xrobust import diff_roar as command
@@ -23,22 +22,15 @@ def run(tmp_path: Path, digits_model: nn.Module, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     save_bundle("run/bundle", digits_model, ARCHITECTURE, class_names=[str(i) for i in range(10)], training={})
 
-    def call(*overrides: str) -> None:
-        given = [
-            "bundle=run/bundle",
-            "data=digits",
-            "seeds=1",
-            "shares=[0.2]",
-            "retraining.epochs=6",
-            "retraining.batch_size=20",
-        ]
-        monkeypatch.setattr(sys, "argv", ["diff_roar", *given, *overrides])
-        try:
-            command.main()
-        finally:
-            logging.disable(logging.NOTSET)
-
-    return call
+    given = [
+        "bundle=run/bundle",
+        "data=digits",
+        "seeds=1",
+        "shares=[0.2]",
+        "retraining.epochs=6",
+        "retraining.batch_size=20",
+    ]
+    return in_process(command, monkeypatch, *given)
 
 
 def test_it_leaves_a_table_a_record_and_a_picture(run, capsys) -> None:

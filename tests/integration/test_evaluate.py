@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import logging
 import signal
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from command import ENVIRONMENT, ROOT
+from command import ENVIRONMENT, ROOT, in_process
 from conf_walk import choices
 from torch import nn
 
@@ -58,16 +57,7 @@ def bundle(tmp_path: Path, trained: nn.Module, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch):
-    """The command in this process, which spares the seconds that imports take."""
-
-    def call(*overrides: str) -> None:
-        monkeypatch.setattr(sys, "argv", ["evaluate", *overrides])
-        try:
-            command.main()
-        finally:
-            logging.disable(logging.NOTSET)
-
-    return call
+    return in_process(command, monkeypatch)
 
 
 def summary(folder: Path) -> dict:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
-import logging
-import sys
 from pathlib import Path
 
 import pytest
+from command import in_process
 from torch import nn
 
 from xrobust import explain as command
@@ -28,16 +27,7 @@ def bundle(tmp_path: Path, digits_model: nn.Module, monkeypatch: pytest.MonkeyPa
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch):
-    """The command in this process, which spares the seconds that imports take."""
-
-    def call(*overrides: str) -> None:
-        monkeypatch.setattr(sys, "argv", ["explain", *overrides])
-        try:
-            command.main()
-        finally:
-            logging.disable(logging.NOTSET)
-
-    return call
+    return in_process(command, monkeypatch)
 
 
 def test_an_explained_bundle_leaves_everything_behind(bundle: Path, run, capsys) -> None:
