@@ -52,6 +52,7 @@ def draw(runs: Mapping[str, Epochs]) -> Figure:
             axes.plot(epochs[curve], style, markersize=3.5, linewidth=1, label=curve)
         axes.set_title(name, fontsize=9)
         axes.set_xlabel("epoch", fontsize=8)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_ylim(-3, 103)
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.3)
