@@ -43,8 +43,7 @@ def train(cfg: DictConfig) -> None:
     checkpoint = open_run_folder(config)
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     model = build(config["model"], "model")
-    on_gpu = isinstance(trainer.accelerator, pl.accelerators.CUDAAccelerator)
-    if on_gpu if config["channels_last"] is None else config["channels_last"]:
+    if config["channels_last"]:
         model = model.to(memory_format=torch.channels_last)
     descent = {"optimizer": optimization, "schedule": optimization.schedule}
     module = build(config["defense"], "defense", model=model, seed=config["seed"], **descent)
@@ -56,8 +55,9 @@ def train(cfg: DictConfig) -> None:
             logger.begin()
             logger.log_hyperparams(config)
         trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
-        best = trainer.checkpoint_callback and trainer.checkpoint_callback.best_model_path
-        trainer.test(module, datamodule=datamodule, ckpt_path=best or None, weights_only=True, verbose=False)
+        kept = [c.best_model_path for c in trainer.checkpoint_callbacks if isinstance(c, pl.callbacks.ModelCheckpoint)]
+        best = kept[0] if kept and kept[0] else None
+        trainer.test(module, datamodule=datamodule, ckpt_path=best, weights_only=True, verbose=False)
         if trainer.is_global_zero:
             folder = Path(config["run_dir"])
             measured = {"results": module.results, "explanation_card": module.explanation_card}

@@ -91,7 +91,7 @@ class ExplanationQuality(pl.Callback):
         self._measured, self._allowance = state_dict["measured"], state_dict["allowance"]  # type: ignore[assignment]
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        check_needs(self.metrics, self._probe(trainer, pl_module).parts_there())
+        check_needs(self.metrics, self._probe(trainer, pl_module))
         if trainer.is_global_zero:
             directions = {key: self.metrics[metric].higher_is_better for key, (metric, _) in self._keys.items()}
             replace_file(self.file, json.dumps(directions, indent=2) + "\n")

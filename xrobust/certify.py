@@ -23,11 +23,14 @@ def certify(cfg: Any) -> None:
     from xrobust.config.build import build, plain, save_yaml
     from xrobust.config.check import check_run
     from xrobust.evaluation import certification
+    from xrobust.evaluation.radii import certified_radii, radii_csv, radii_summary
     from xrobust.evaluation.results import accuracies
     from xrobust.export.bundle import add_results
     from xrobust.files import replace_file
     from xrobust.report.certification import CertificationProgress, print_certification
+    from xrobust.report.panel import png
     from xrobust.report.progress import EvaluationProgress
+    from xrobust.report.smoothing import draw_radii
 
     config = plain(cfg)
     check_run(config)
@@ -52,6 +55,12 @@ def certify(cfg: Any) -> None:
         "results": [result.as_dict() for result in results],
         **certification.verdict_summary(verdicts, certifier),
     }
+    radii = certified_radii(verdicts)
+    if radii is not None:
+        summary["radii"] = radii_summary(radii, threat.radius)
+        replace_file(folder / "radii.csv", radii_csv(radii))
+        figure = draw_radii(radii, radii > 0, str(certifier), f"radius ({threat.norm})")
+        replace_file(folder / "radii.png", png(figure))
     save_yaml(config, folder / "config.yaml")
     replace_file(folder / "samples.csv", certification.verdicts_csv(verdicts, certifier, evaluation))
     replace_file(folder / "counter_examples.npz", certification.counter_examples(verdicts))

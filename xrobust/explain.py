@@ -39,9 +39,8 @@ def explain(cfg: Any) -> None:
     device = chosen_device(config["device"])
     model = chosen_model(config).to(device).eval()
     probes = chosen_probes(config, model, device)
-    there = probes[0].parts_there()
-    if len(out_of_reach(metrics, there)) == len(metrics):  # some are left out, and the card says so; not all
-        check_needs(metrics, there)
+    if len(out_of_reach(metrics, probes[0])) == len(metrics):  # some are left out, and the card says so; not all
+        check_needs(metrics, probes[0])
     is_bundle = config["bundle"] is not None and Path(config["bundle"]).is_dir()
     results = read_config(config["bundle"]).get("results", []) if is_bundle else []
     with busy("measuring explanations") as status:

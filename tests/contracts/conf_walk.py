@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,15 @@ from xrobust.config.schema import register
 from xrobust.errors import UserError
 
 CONF = Path(__file__).parents[2] / "conf"
-# What no file can know: the user's own data.
+# What no file can know: the user's own data, and that a method is for one norm.
 GIVEN = {
     "data=arrays": ["data.path=images.npz", "data.num_classes=10", "data.channels=1", "data.image_size=8"],
     "data=folder": ["data.root=images", "data.num_classes=10", "data.channels=3", "data.image_size=8"],
     "attack=transfer": ["test_attack.surrogate=bundle"],
     "defense=hat": ["defense.helper=bundle"],
+    "defense=emma": ["threat.norm=l2"],
+    "defense=gloro": ["threat.norm=l2"],
+    "defense=gloro_trades": ["threat.norm=l2"],
     "experiment=regularized_gradient_to_teacher": ["regularizers.gradient_to_teacher.target.model.path=bundle"],
     "regularizers=gradient_to_teacher": ["regularizers.gradient_to_teacher.target.model.path=bundle"],
 }
@@ -35,6 +39,7 @@ AT_RUN_TIME = {
     "train": ["run_dir=runs/test", "hydra.run.dir=runs/test"],
     "evaluate": ["attack_name=test"],
     "certify": ["certifier_name=test"],
+    "smooth": ["noise_name=test"],
     "explain": [],
 }
 
@@ -52,11 +57,21 @@ def built(group: str, name: str, *overrides: str) -> Any:
 
 def built_attack(name: str) -> Any:
     """The attack of that name, against the first of Linf, L2 and L1 that it is made for."""
+    return _built_for_a_norm("test_attack", f"attack@test_attack={name}")
+
+
+@cache
+def built_certifier(name: str) -> Any:
+    """The certifier of that name, for the first of Linf, L2 and L1 that it is made for."""
+    return _built_for_a_norm("certifier", f"certifier={name}")
+
+
+def _built_for_a_norm(key: str, choice: str) -> Any:
     for norm, eps in (("linf", 0.2), ("l2", 1), ("l1", 4)):
-        config = composed(f"attack@test_attack={name}", f"threat.norm={norm}", f"threat.eps={eps}")
+        config = composed(choice, f"threat.norm={norm}", f"threat.eps={eps}")
         try:
-            return build(config["test_attack"], "test_attack")
+            return build(config[key], key)
         except UserError as error:
             if "threat.norm" not in str(error):
                 raise
-    raise AssertionError(f"attack={name} takes none of the norms")
+    raise AssertionError(f"{choice} takes none of the norms")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from conf_walk import built, choices
+from conf_walk import built_certifier, choices
 from torch import Tensor, nn
 
 from xrobust.attacks import PGD
@@ -16,6 +16,7 @@ from xrobust.randomness import SampleStreams
 from xrobust.threat import ThreatModel
 
 THREAT = ThreatModel("linf", "0.02")
+THREATS = {"linf": THREAT, "l2": ThreatModel("l2", "0.05"), "l1": ThreatModel("l1", "0.1")}
 Network = nn.Module
 
 
@@ -61,7 +62,7 @@ def check_misclassified(certifier: Certifier, model: Network, x: Tensor, y: Tens
 
 
 def check_exact_without_radius(certifier: Certifier, model: Network, x: Tensor, y: Tensor) -> None:
-    still = at_radius(certifier, ThreatModel("linf", 0))
+    still = at_radius(certifier, certifier.threat.with_eps(0))
     right = model.eval()(x).argmax(1) == y
     proven = still.certify(model, x, y).certified
     assert not (proven & ~right).any()
@@ -137,7 +138,8 @@ def trained() -> tuple[Network, Tensor, Tensor]:
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("name", choices("certifier"))
 def test_certifier_keeps_the_contract(name: str, check: Callable, trained: tuple[Network, Tensor, Tensor]) -> None:
-    check(at_radius(built("certifier", name), THREAT), *trained)
+    certifier = built_certifier(name)
+    check(at_radius(certifier, THREATS[certifier.threat.norm]), *trained)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from xrobust.errors import UserError
 
 MOUNTS = {"attack": "attack@train_attack"}
 LISTS = ("attribution", "metrics", "regularizers", "callbacks", "pieces", "logger", "check")
-COMMANDS = {"check": "evaluate"}  # groups of other commands than train.py
+COMMANDS = {"check": "evaluate", "noise": "smooth"}  # groups of other commands than train.py
 
 
 def command_of(group: str, name: str) -> str:

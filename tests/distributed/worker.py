@@ -45,7 +45,8 @@ def main(folder: Path, processes: int) -> None:
         f"metrics=[{','.join(choices('metrics'))}]",
         "attribution=[gradient,smooth_grad]",
         "callbacks=[robust_accuracy,explanation_quality]",
-        "callbacks.explanation_quality.images=33",
+        "attribution.smooth_grad.samples=5",
+        "callbacks.explanation_quality.images=21",
         f"run_dir={folder}",
     )
     pl.seed_everything(0, verbose=False)

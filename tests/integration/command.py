@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +21,21 @@ def train(*overrides: str, cwd: Path, timeout: float = 240) -> subprocess.Comple
     """The finished command, whatever its exit status."""
     command = [sys.executable, str(ROOT / "train.py"), *overrides]
     return subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=timeout)
+
+
+def refusal(*overrides: str, cwd: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line with which train.py, called in this process, refuses its arguments; nothing is left in runs/."""
+    monkeypatch.chdir(cwd)
+    monkeypatch.setattr(sys, "argv", ["train.py", *overrides])
+    try:
+        with pytest.raises(SystemExit) as left:
+            runpy.run_path(str(ROOT / "train.py"), run_name="__main__")
+    finally:
+        logging.disable(logging.NOTSET)
+    assert left.value.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert not list(cwd.glob("runs/*/*"))
+    return line
 
 
 def in_process(command: ModuleType, monkeypatch: pytest.MonkeyPatch, *given: str) -> Callable[..., None]:

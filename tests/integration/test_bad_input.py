@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import train
+from command import refusal, train
 
 import xrobust
 from xrobust.errors import UserError
@@ -28,13 +28,16 @@ def images(folder: Path, **changes: np.ndarray) -> None:
     np.savez(folder / "images.npz", **{**arrays, **changes})
 
 
-def assert_one_sentence(folder: Path, overrides: list[str], words: list[str]) -> None:
-    done = train("logger=csv", *overrides, cwd=folder)
-    assert done.returncode != 0
-    lines = done.stderr.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("error: "), done.stderr
-    assert all(word in lines[0] for word in words), lines[0]
-    assert not list(folder.glob("runs/*/*")), "a refused run leaves nothing behind"
+@pytest.fixture
+def assert_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Calls train.py in a folder and looks for words in what it says."""
+
+    def check(overrides: list[str], words: list[str]) -> None:
+        line = refusal("logger=csv", *overrides, cwd=tmp_path, monkeypatch=monkeypatch, capsys=capsys)
+        assert line.startswith("error: ")
+        assert all(word in line for word in words), line
+
+    return check
 
 
 @pytest.mark.parametrize(
@@ -49,25 +52,31 @@ def assert_one_sentence(folder: Path, overrides: list[str], words: list[str]) ->
         (["resume=nowhere"], ["resume=nowhere", "config.yaml"]),
     ],
 )
-def test_bad_values_on_the_command_line(overrides: list[str], words: list[str], tmp_path: Path) -> None:
-    assert_one_sentence(tmp_path, overrides, words)
+def test_bad_values_on_the_command_line(overrides: list[str], words: list[str], assert_one_sentence) -> None:
+    assert_one_sentence(overrides, words)
 
 
-def test_labels_out_of_range(tmp_path: Path) -> None:
+def test_a_mistake_ends_the_process_without_a_traceback(tmp_path: Path) -> None:
+    done = train("logger=csv", "threat.eps=-1", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ") and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_labels_out_of_range(tmp_path: Path, assert_one_sentence) -> None:
     images(tmp_path, y_train=np.arange(60, dtype=np.uint8) % 5)
-    assert_one_sentence(tmp_path, ARRAYS, ["data.num_classes=3", "0 to 4"])
+    assert_one_sentence(ARRAYS, ["data.num_classes=3", "0 to 4"])
 
 
-def test_images_that_are_not_pixels(tmp_path: Path) -> None:
+def test_images_that_are_not_pixels(tmp_path: Path, assert_one_sentence) -> None:
     images(tmp_path, x_train=np.full((60, 8, 8), 300.0))
-    assert_one_sentence(tmp_path, ARRAYS, ["x_train", "uint8"])
+    assert_one_sentence(ARRAYS, ["x_train", "uint8"])
 
 
-def test_a_corrupt_file(tmp_path: Path) -> None:
+def test_a_corrupt_file(tmp_path: Path, assert_one_sentence) -> None:
     images(tmp_path)
     whole = (tmp_path / "images.npz").read_bytes()
     (tmp_path / "images.npz").write_bytes(whole[: len(whole) // 2])
-    assert_one_sentence(tmp_path, ARRAYS, ["images.npz"])
+    assert_one_sentence(ARRAYS, ["images.npz"])
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:

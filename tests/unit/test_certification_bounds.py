@@ -26,7 +26,8 @@ from xrobust.certification import (
 from xrobust.certification.alpha_crown import optimised_bounds
 from xrobust.certification.optimise import Ascent, optimised_lower_bound
 from xrobust.errors import UserError
-from xrobust.models import CNN7, DMSmall, FullyConnected, LeNet, Normalize, PreActResNet, ResNet, SmallCNN
+from xrobust.models import CNN7, DMSmall, FullyConnected, LeNet, MinMax, Normalize, PreActResNet, ResNet, SmallCNN
+from xrobust.models.one_lipschitz import SLLConv2d, SLLLinear
 from xrobust.threat import ThreatModel
 
 DATA = {"num_classes": 5, "in_channels": 2, "image_size": 16, "mean": [0.4, 0.5], "std": [0.2, 0.3]}
@@ -86,6 +87,8 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "adaptive average pooling": lambda: Zoo(nn.AdaptiveAvgPool2d(3), 4 * 9),
     "max pooling": lambda: Zoo(nn.MaxPool2d(2), 4 * 16),
     "overlapping max pooling": lambda: Zoo(nn.Sequential(nn.Conv2d(4, 4, 3), nn.MaxPool2d(3, 2, 1)), 4 * 9),
+    "MinMax": lambda: Zoo(nn.Sequential(nn.Conv2d(4, 4, 3), MinMax()), 4 * 36),
+    "SLL": lambda: Zoo(nn.Sequential(SLLConv2d(4, 3), nn.Flatten(), SLLLinear(256, 5)), 256),
     "branches": lambda: Zoo(Branches(), 96),
     "dropout": lambda: Zoo(nn.Dropout(0.5), 256),
     "fully connected": lambda: FullyConnected(**DATA, hidden=(20, 15)),

@@ -81,12 +81,12 @@ def test_the_plan_measures_a_metric_of_the_model_once_and_attacks_only_maps_that
     ]
 
 
-def test_a_metric_that_needs_what_there_is_not_is_refused_by_name() -> None:
-    check_needs(METRICS, {"map_attack", "mask"})
+def test_a_metric_that_needs_what_there_is_not_is_refused_by_name(probe: Probe) -> None:
+    check_needs(METRICS, replace(probe, attack=None, pool=None))
     with pytest.raises(UserError, match=r"metrics=pointing needs data that tells which pixels matter"):
-        check_needs(METRICS, {"map_attack"})
+        check_needs(METRICS, replace(probe, mask=None))
     with pytest.raises(UserError, match=r"metrics=attacked needs an attack on the map"):
-        check_needs(METRICS, {"mask"})
+        check_needs(METRICS, replace(probe, map_attack=None))
 
 
 def test_parts_make_no_difference(probe: Probe) -> None:

@@ -34,6 +34,7 @@ from xrobust.attributions.lrp import LRP
 from xrobust.attributions.occlusion import Occlusion
 from xrobust.attributions.random_map import RandomMap
 from xrobust.attributions.smooth_grad import SmoothGrad
+from xrobust.attributions.smoothed_gradient import SmoothedGradient
 from xrobust.attributions.var_grad import VarGrad
 
 __all__ = [
@@ -68,6 +69,7 @@ __all__ = [
     "RandomMap",
     "ReferenceImages",
     "SmoothGrad",
+    "SmoothedGradient",
     "UniformImages",
     "VarGrad",
     "input_gradient",

@@ -11,9 +11,13 @@ from xrobust.certification.certificate import STATUSES, Certificate
 from xrobust.certification.crown import CROWN
 from xrobust.certification.crown_ibp import CROWNIBP
 from xrobust.certification.falsifier import Falsifier
+from xrobust.certification.gradients import boundable_network, gradient_bounds, gradient_box
 from xrobust.certification.graph import Graph, Network, batch_statistics
 from xrobust.certification.ibp import IBP
 from xrobust.certification.intermediate import crown_bounds
+from xrobust.certification.lipschitz.certifier import Lipschitz
+from xrobust.certification.lipschitz.margins import pairwise_constants, slopes
+from xrobust.certification.lipschitz.power_iteration import PowerIteration
 from xrobust.certification.rules.registry import UnsupportedOperation
 from xrobust.certification.specification import margins, other_classes
 from xrobust.certification.trace import trace
@@ -32,16 +36,23 @@ __all__ = [
     "Certifier",
     "Falsifier",
     "Graph",
+    "Lipschitz",
     "Network",
+    "PowerIteration",
     "UnsupportedOperation",
     "Walk",
     "batch_statistics",
+    "boundable_network",
     "crown_bounds",
+    "gradient_bounds",
+    "gradient_box",
     "input_box",
     "interval_bounds",
     "interval_lower_bound",
     "lower_bound",
     "margins",
     "other_classes",
+    "pairwise_constants",
+    "slopes",
     "trace",
 ]

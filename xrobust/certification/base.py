@@ -7,7 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -34,12 +34,14 @@ class Certifier(ABC):
     operation without a known bound raises.
 
     Args:
-        threat: the images to be safe from; of norm "linf".
+        threat: the images to be safe from; of one of the `norms` that the certifier is for.
         precision: "float64" or "float32", in which bounds are computed. In float32 the allowance for rounding costs
             some certificates.
         batch_size: samples bounded at once.
         chunk: how many numbers a tensor of coefficients may have; this bounds the memory.
     """
+
+    norms: ClassVar[tuple[str, ...]] = ("linf",)
 
     threat: ThreatModel
     precision: str = "float64"
@@ -48,8 +50,8 @@ class Certifier(ABC):
 
     def __post_init__(self) -> None:
         name = type(self).__name__
-        if self.threat.norm != "linf":
-            raise one_of(f"{name}: threat.norm", self.threat.norm, ["linf"])
+        if self.threat.norm not in self.norms:
+            raise one_of(f"{name}: threat.norm", self.threat.norm, self.norms)
         if self.precision not in PRECISIONS:
             raise one_of(f"{name}.precision", self.precision, PRECISIONS)
         at_least(name, 1, batch_size=self.batch_size, chunk=self.chunk)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -21,6 +22,8 @@ class Cascade(Certifier):
     Args:
         certifiers: by name, in the order of their turns, all for the threat model of the cascade.
     """
+
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
 
     certifiers: Mapping[str, Certifier]
 

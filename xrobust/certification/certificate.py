@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -21,6 +21,8 @@ class Certificate:
             "falsified": a counter-example is known, which may be the image itself. "timeout": a budget ran out.
         margin: a lower bound of min_j z_y − z_j over all images of the threat model, (N,) float64: above 0 where the
             sample is certified, NaN where a bound was not finite, −∞ where none was computed.
+        radius: a radius within which the label cannot change, in the norm of the threat model and with no regard to its
+            ε, (N,) float64; NaN where the certifier knows of none.
         counter_example: images that are misclassified, NaN where none is known, (N, C, H, W).
         member: which member of a composed certifier decided, (N,) int64; 0 if it is not composed.
         work: sub-domains that were bounded, (N,) int64; 0 without branch and bound.
@@ -29,6 +31,7 @@ class Certificate:
 
     status: Tensor
     margin: Tensor
+    radius: Tensor
     counter_example: Tensor
     member: Tensor
     work: Tensor
@@ -49,14 +52,16 @@ class Certificate:
         """Nothing is known of any sample."""
         none = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         zero = torch.zeros(len(x), dtype=torch.float64, device=x.device)
-        return Certificate(none, zero - torch.inf, torch.full_like(x, torch.nan), none.clone(), none.clone(), zero)
+        unseen = torch.full_like(x, torch.nan)
+        return Certificate(none, zero - torch.inf, zero + torch.nan, unseen, none.clone(), none.clone(), zero)
 
     @staticmethod
-    def of_margins(x: Tensor, margin: Tensor) -> Certificate:
+    def of_margins(x: Tensor, margin: Tensor, radius: Tensor | None = None) -> Certificate:
         """Certified where the margin is above 0: strictly, so that ties and NaN never are."""
         blank = Certificate.blank(x)
         status = torch.where(margin > 0, CERTIFIED, UNKNOWN)
-        return Certificate(status, margin.double(), *list(vars(blank).values())[2:])
+        radius = blank.radius if radius is None else radius.double()
+        return replace(blank, status=status, margin=margin.double(), radius=radius)
 
     def falsify(self, rows: Tensor, images: Tensor) -> None:
         """Note counter-examples for the samples `rows`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
@@ -20,6 +21,8 @@ class Falsifier(Certifier):
     Args:
         attack: against the same threat model.
     """
+
+    norms: ClassVar[tuple[str, ...]] = ("linf", "l2", "l1")
 
     attack: Attack
 

@@ -59,6 +59,13 @@ class Operation(ABC):
         place.
         """
 
+    def gradient(self, g: Box, boxes: tuple[Box, ...]) -> tuple[Box, ...]:
+        """For each input, a box that holds ∂⟨γ, output⟩/∂input for every γ in the box g and all inputs in their boxes.
+
+        At a kink it holds what every choice of a derivative between those of both sides gives.
+        """
+        raise NotImplementedError
+
     @property
     def terms(self) -> int:
         """How many products are summed for one output, or for one coefficient on the way back; 0 if none."""
@@ -78,9 +85,14 @@ class Affine(Operation):
     @abstractmethod
     def linear(self, *inputs: Tensor) -> Tensor: ...
 
+    @property
     @abstractmethod
-    def absolute(self, *inputs: Tensor) -> Tensor:
+    def unsigned(self) -> Affine:
         """The operation with the absolute values of its weights, and no bias."""
+
+    def absolute(self, *inputs: Tensor) -> Tensor:
+        """`unsigned` of inputs."""
+        return self.unsigned.linear(*inputs)
 
     @abstractmethod
     def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
@@ -97,6 +109,10 @@ class Affine(Operation):
 
     def interval(self, *boxes: Box) -> Box:
         return Box.around(self.apply(*(box.centre for box in boxes)), self.absolute(*(box.radius for box in boxes)))
+
+    def gradient(self, g: Box, boxes: tuple[Box, ...]) -> tuple[Box, ...]:
+        centres, radii = self.transpose(g.centre), self.unsigned.transpose(g.radius)
+        return tuple(Box.around(*each) for each in zip(centres, radii, strict=True))
 
     def pull(self, a: Tensor, boxes: tuple[Box, ...], slope: Slope) -> Pulled:
         inputs = tuple(each.unflatten(0, a.shape[:2]) for each in self.transpose(a.flatten(0, 1)))
@@ -118,6 +134,12 @@ def along_lines(a: Tensor, lower: tuple[Tensor, Tensor | None], upper: tuple[Ten
             constants.append((a.clamp(**sign), _for_forms(line[1], a)))
     slope = torch.where(a > 0, _for_forms(lower[0], a), _for_forms(upper[0], a))
     return Pulled((a * slope,), tuple(constants))
+
+
+def through_slopes(g: Box, slopes: Box) -> Box:
+    """The chain rule for an elementwise operation: all products of a value in one box and one in the other."""
+    corners = torch.stack([slope * side for slope in (slopes.lower, slopes.upper) for side in (g.lower, g.upper)])
+    return Box(corners.amin(0), corners.amax(0))
 
 
 def _for_forms(line: Tensor, a: Tensor) -> Tensor:

@@ -150,11 +150,18 @@ class _Tracing:
         return make
 
 
+class _Tracer(fx.Tracer):
+    """Modules that have a rule stay whole."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return builder_for(type(m)) is not None or super().is_leaf_module(m, module_qualified_name)
+
+
 def _symbolic(model: nn.Module) -> fx.GraphModule:
     """The symbolic trace without dead code; the model is left as it was."""
     before = set(vars(model))
     try:
-        traced = fx.GraphModule(model, fx.Tracer().trace(model))
+        traced = fx.GraphModule(model, _Tracer().trace(model))
     except Exception as error:  # whatever the model's forward does with symbols in place of numbers
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"{type(model).__name__} cannot be traced, so no bound is known for it: {reason}") from error

@@ -48,7 +48,7 @@ class TrainConfig:
     evaluate: AfterFit = field(default_factory=AfterFit)
 
     seed: int = 0
-    channels_last: bool | None = None
+    channels_last: bool = True
     resume: str | None = None
     debug: bool = False
     run_dir: str = MISSING
@@ -100,6 +100,34 @@ class CertifyConfig:
     device: str = "auto"
     output: str | None = None
     certifier_name: str = MISSING
+    debug: bool = False
+
+
+@dataclass
+class SmoothConfig:
+    """What `python -m xrobust.smooth` reads; one field a Hydra group or a plain switch."""
+
+    data: Any = MISSING
+    model: Any = None
+    noise: Any = MISSING
+
+    bundle: str | None = None
+    weights: str | None = None
+    split: str = "test"
+    limit: int | None = None
+    sigma: float = 0.5
+    norm: str = "l2"
+    n0: int = 100
+    n: int = 100_000
+    alpha: float = 0.001
+    radius: float | None = None
+    radii: list[float] = field(default_factory=list)
+    batch_size: int = 1000
+    save_every: int = 10
+    seed: int = 0
+    device: str = "auto"
+    output: str | None = None
+    noise_name: str = MISSING
     debug: bool = False
 
 
@@ -157,6 +185,7 @@ def register() -> None:
     ConfigStore.instance().store(name="train_schema", node=TrainConfig)
     ConfigStore.instance().store(name="evaluate_schema", node=EvaluateConfig)
     ConfigStore.instance().store(name="certify_schema", node=CertifyConfig)
+    ConfigStore.instance().store(name="smooth_schema", node=SmoothConfig)
     ConfigStore.instance().store(name="explain_schema", node=ExplainConfig)
     ConfigStore.instance().store(name="diff_roar_schema", node=DiffRoarConfig)
     OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True, use_cache=True)

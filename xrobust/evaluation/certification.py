@@ -35,6 +35,7 @@ COLUMNS = (
     "status",
     "certifier",
     "margin",
+    "radius",
     "counter_example_prediction",
     "distance",
     "domains",
@@ -49,7 +50,7 @@ class Verdicts:
     Attributes:
         index: position in the data set, (N,).
         label, clean_prediction: (N,).
-        status, margin, member, work, seconds: as in `xrobust.certification.Certificate`, (N,).
+        status, margin, radius, member, work, seconds: as in `xrobust.certification.Certificate`, (N,).
         counter_example: images, NaN where none is known, (N, C, H, W).
         counter_prediction: the class of the counter-example; the clean one where none is known, (N,).
         distance: of the counter-example; NaN where none is known, (N,).
@@ -60,6 +61,7 @@ class Verdicts:
     clean_prediction: NDArray
     status: NDArray
     margin: NDArray
+    radius: NDArray
     member: NDArray
     work: NDArray
     seconds: NDArray
@@ -157,6 +159,7 @@ def _batch(model: nn.Module, x: Tensor, y: Tensor, index: Tensor, certifier: Cer
         "clean_prediction": clean,
         "status": certificate.status,
         "margin": certificate.margin,
+        "radius": certificate.radius,
         "member": certificate.member,
         "work": certificate.work,
         "seconds": certificate.seconds,
@@ -220,6 +223,7 @@ def verdicts_csv(verdicts: Verdicts, certifier: Certifier, evaluation: Evaluatio
                 STATUSES[verdicts.status[n]],
                 certifier.members[verdicts.member[n]],
                 f"{verdicts.margin[n]:.6g}",
+                "" if np.isnan(verdicts.radius[n]) else float(verdicts.radius[n]),
                 verdicts.counter_prediction[n] if falsified else "",
                 f"{verdicts.distance[n]:.6g}" if falsified else "",
                 verdicts.work[n],

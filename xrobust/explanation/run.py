@@ -36,7 +36,7 @@ def answer(
         watch: is told what comes next.
     """
     wanted = metrics
-    missing = out_of_reach(wanted, probes[0].parts_there())
+    missing = out_of_reach(wanted, probes[0])
     metrics = {name: metric for name, metric in wanted.items() if name not in missing}
     measurements = measure(probes, attributions, metrics, watch)
     references = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -44,24 +44,22 @@ REMEDIES = {
 }
 
 
-def out_of_reach(metrics: Mapping[str, ExplanationMetric], have: Collection[str]) -> dict[str, str]:
-    """The metrics that ask for what there is not, each with what it needs.
-
-    Args:
-        metrics: by name.
-        have: the names of the probe's optional parts that are there: "attack", "map_attack", "mask", "pool".
-    """
-    lacking = {name: metric.needs - set(have) for name, metric in metrics.items()}
-    return {name: " and ".join(REMEDIES[need] for need in sorted(needs)) for name, needs in lacking.items() if needs}
+def out_of_reach(metrics: Mapping[str, ExplanationMetric], probe: Probe) -> dict[str, str]:
+    """The metrics that ask for what the probe does not have, each with what it needs."""
+    there, found = probe.parts_there(), {}
+    for name, metric in metrics.items():
+        needs = [*(REMEDIES[need] for need in sorted(metric.needs - there)), metric.lacks(probe)]
+        found[name] = " and ".join(filter(None, needs))
+    return {name: needs for name, needs in found.items() if needs}
 
 
-def check_needs(metrics: Mapping[str, ExplanationMetric], have: Collection[str]) -> None:
-    """Refuse metrics that ask for what there is not.
+def check_needs(metrics: Mapping[str, ExplanationMetric], probe: Probe) -> None:
+    """Refuse metrics that ask for what the probe does not have.
 
     Raises:
         UserError: naming the metric and what it needs.
     """
-    for name, need in out_of_reach(metrics, have).items():
+    for name, need in out_of_reach(metrics, probe).items():
         raise UserError(f"metrics={name} needs {need}, which this run does not have")
 
 

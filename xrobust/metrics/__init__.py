@@ -4,6 +4,10 @@ from xrobust.metrics.accuracy import Accuracy, wilson_interval
 from xrobust.metrics.alignment import EtmannAlignment, MeanSubtractedAlignment
 from xrobust.metrics.average_sensitivity import AverageSensitivity
 from xrobust.metrics.base import ExplanationMetric
+from xrobust.metrics.certified_gradient_bound import CertifiedGradientBound
+from xrobust.metrics.certified_sign import CertifiedSign
+from xrobust.metrics.certified_topk import CertifiedTopK
+from xrobust.metrics.certified_width import CertifiedWidth
 from xrobust.metrics.completeness_gap import CompletenessGap
 from xrobust.metrics.cosine_similarity import CosineSimilarity
 from xrobust.metrics.dummy_feature import DummyFeature
@@ -56,6 +60,10 @@ __all__ = [
     "SSIM",
     "Accuracy",
     "AverageSensitivity",
+    "CertifiedGradientBound",
+    "CertifiedSign",
+    "CertifiedTopK",
+    "CertifiedWidth",
     "CompletenessGap",
     "CosineSimilarity",
     "DeletionAUC",

@@ -16,6 +16,7 @@ Group = Literal[
     "faithfulness",
     "randomisation",
     "stability",
+    "certified",
     "localisation",
     "complexity",
     "smoothness",
@@ -29,6 +30,7 @@ POINTS = {
     "faithfulness": 2,
     "randomisation": 3,
     "stability": 4,
+    "certified": 5,
     "localisation": 7,
     "complexity": 8,
     "smoothness": 8,
@@ -75,6 +77,13 @@ class ExplanationMetric(Metric):
     def point(self) -> int:
         """The number of the question on the checklist that it answers."""
         return POINTS[self.group]
+
+    def lacks(self, probe: Probe) -> str | None:
+        """What else the metric needs of the model or the threat model and does not get, in words; none if it has all.
+
+        Asked before time is spent on a run.
+        """
+        return None
 
     @abstractmethod
     def per_sample(self, probe: Probe) -> Tensor:

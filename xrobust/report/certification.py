@@ -69,7 +69,19 @@ def print_certification(summary: Mapping[str, Any], folder: object) -> None:
     for name, counts in summary["decided_by"].items():
         decided.add_row(name, *(str(counts[status]) for status in statuses))
     console.print(decided)
+    if "radii" in summary:
+        _print_radii(console, summary["radii"])
     console.print(", ".join(f"{count} {status}" for status, count in summary["statuses"].items()))
     if summary["bounds_not_finite"]:
         console.print(f"[bold]{summary['bounds_not_finite']} bounds were not finite[/bold]: those samples are open.")
     console.print(f"Certification: {folder}", soft_wrap=True)
+
+
+def _print_radii(console: Console, radii: Mapping[str, Any]) -> None:
+    """Certified accuracy at several radii, and the average radius."""
+    table = Table(title="Certified accuracy at other radii", title_justify="left")
+    for point in radii["counts"]:
+        table.add_column(f"{point['radius']:.4g}", justify="right")
+    table.add_row(*(f"{point['certified'] / radii['n']:.1%}" for point in radii["counts"]))
+    console.print(table)
+    console.print(f"Average certified radius: {radii['average_certified_radius']:.4g}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -27,17 +27,14 @@ class Conv2d(Affine):
     groups: int
     input_shape: Size
 
-    def _convolved(self, z: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        return F.conv2d(z, weight, bias, self.stride, self.padding, self.dilation, self.groups)
+    def _convolved(self, z: Tensor, bias: Tensor | None) -> Tensor:
+        return F.conv2d(z, self.weight, bias, self.stride, self.padding, self.dilation, self.groups)
 
     def linear(self, *inputs: Tensor) -> Tensor:
-        return self._convolved(inputs[0], self.weight)
+        return self._convolved(inputs[0], None)
 
     def apply(self, *inputs: Tensor) -> Tensor:
-        return self._convolved(inputs[0], self.weight, self.bias)
-
-    def absolute(self, *inputs: Tensor) -> Tensor:
-        return self._convolved(inputs[0], self.weight.abs())
+        return self._convolved(inputs[0], self.bias)
 
     def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
         # What the last strides do not reach must be added to get the input's size back.
@@ -51,6 +48,10 @@ class Conv2d(Affine):
         return (
             F.conv_transpose2d(a, self.weight, None, self.stride, self.padding, missed, self.groups, self.dilation),
         )
+
+    @property
+    def unsigned(self) -> Conv2d:
+        return replace(self, weight=self.weight.abs(), bias=None)
 
     @property
     def offset(self) -> Tensor | None:

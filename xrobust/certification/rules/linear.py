@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,11 +24,12 @@ class Linear(Affine):
     def apply(self, *inputs: Tensor) -> Tensor:
         return F.linear(inputs[0], self.weight, self.bias)
 
-    def absolute(self, *inputs: Tensor) -> Tensor:
-        return F.linear(inputs[0], self.weight.abs())
-
     def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
         return (a @ self.weight,)
+
+    @property
+    def unsigned(self) -> Linear:
+        return replace(self, weight=self.weight.abs(), bias=None)
 
     @property
     def offset(self) -> Tensor | None:

@@ -43,6 +43,10 @@ class MaxPool2d(Operation):
     def magnitude(self, *sizes: Tensor) -> Tensor:
         return self.apply(sizes[0])
 
+    @property
+    def terms(self) -> int:
+        return self.kernel[0] * self.kernel[1]  # on the way back: at most so many windows share an input
+
     def loose(self, box: Box) -> Tensor:
         return box.upper > box.lower
 
@@ -58,18 +62,32 @@ class MaxPool2d(Operation):
         ceiling = self.apply(upper).unsqueeze(1)
         return Pulled((pulled,), ((a.clamp(max=0).masked_fill(exact, 0), ceiling),))
 
+    def gradient(self, g: Box, boxes: tuple[Box, ...]) -> tuple[Box, ...]:
+        # Each window hands its gradient on to its winner: one that may win takes any share of it, one that must, all.
+        lower, upper = (self._windows(corner, -torch.inf) for corner in (boxes[0].lower, boxes[0].upper))
+        may_win = ~(upper < lower.amax(2, keepdim=True))
+        must_win = may_win & (may_win.sum(2, keepdim=True) == 1)
+        handed_on = []
+        for corner, limit in ((g.lower, {"max": 0.0}), (g.upper, {"min": 0.0})):
+            whole = corner.flatten(2).unsqueeze(2)
+            shares = torch.where(must_win, whole, whole.clamp(**limit)).masked_fill(~may_win, 0).flatten(1, 2)
+            handed_on.append(F.fold(shares, self.shape_in[1:], self.kernel, self.dilation, self.padding, self.stride))
+        return (Box(*handed_on),)
+
+    def _windows(self, values: Tensor, filler: float) -> Tensor:
+        """The values in each window, with a filler beyond the border: (N, C, H, W) → (N, C, k, windows)."""
+        pad_height, pad_width = self.padding
+        padded = F.pad(values, (pad_width, pad_width, pad_height, pad_height), value=filler)
+        unfolded = F.unfold(padded, self.kernel, self.dilation, 0, self.stride)
+        return unfolded.unflatten(1, (self.shape_in[0], -1))
+
     def _largest_of_others(self, upper: Tensor, index: Tensor) -> Tensor:
         """The largest upper bound in each window apart from that of the chosen input."""
-        pad_height, pad_width = self.padding
         position = torch.arange(self.shape_in[1] * self.shape_in[2], device=upper.device, dtype=upper.dtype)
         position = position.view(self.shape_in[1:]).expand_as(upper)
-        windows = []
-        for values, filler in ((upper, -torch.inf), (position, -1.0)):
-            padded = F.pad(values, (pad_width, pad_width, pad_height, pad_height), value=filler)
-            unfolded = F.unfold(padded, self.kernel, self.dilation, 0, self.stride)
-            windows.append(unfolded.unflatten(1, (self.shape_in[0], -1)))
-        chosen = windows[1] == index.flatten(2).unsqueeze(2).to(upper.dtype)
-        return windows[0].masked_fill(chosen, -torch.inf).amax(2).unflatten(2, self.shape_out[1:])
+        chosen = self._windows(position, -1.0) == index.flatten(2).unsqueeze(2).to(upper.dtype)
+        others = self._windows(upper, -torch.inf).masked_fill(chosen, -torch.inf)
+        return others.amax(2).unflatten(2, self.shape_out[1:])
 
 
 @rule(nn.MaxPool2d, F.max_pool2d, torch.max_pool2d)

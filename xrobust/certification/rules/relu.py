@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xrobust.certification.box import Box
-from xrobust.certification.operation import ADAPTIVE, Operation, Pulled, Slope, along_lines
+from xrobust.certification.operation import ADAPTIVE, Operation, Pulled, Slope, along_lines, through_slopes
 from xrobust.certification.rules.registry import Call, rule
 
 
@@ -31,6 +31,11 @@ class LeakyReLU(Operation):
 
     def interval(self, *boxes: Box) -> Box:
         return Box(self.apply(boxes[0].lower), self.apply(boxes[0].upper))
+
+    def gradient(self, g: Box, boxes: tuple[Box, ...]) -> tuple[Box, ...]:
+        # s or 1 where the sign is known; [s, 1] elsewhere, at 0 and for NaN.
+        lower, upper = boxes[0].lower, boxes[0].upper
+        return (through_slopes(g, Box(self._slopes(lower > 0, lower), self._slopes(~(upper < 0), upper))),)
 
     def magnitude(self, *sizes: Tensor) -> Tensor:
         return 2 * sizes[0]

@@ -24,11 +24,12 @@ class Scaling(Affine):
     def linear(self, *inputs: Tensor) -> Tensor:
         return inputs[0] * self.scale
 
-    def absolute(self, *inputs: Tensor) -> Tensor:
-        return inputs[0] * _absolute(self.scale)
-
     def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
         return (a * self.scale,)
+
+    @property
+    def unsigned(self) -> Scaling:
+        return Scaling(self.scale.abs() if isinstance(self.scale, Tensor) else abs(self.scale), None)
 
     @property
     def offset(self) -> Tensor | None:
@@ -113,7 +114,3 @@ def _constant(call: Call, value: Any) -> Tensor:
     if constant.dim() > len(shape) or call.shape != shape:
         raise call.unsupported(f"a constant of shape {tuple(constant.shape)}")
     return constant
-
-
-def _absolute(scale: Tensor | float) -> Tensor | float:
-    return scale.abs() if isinstance(scale, Tensor) else abs(scale)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xrobust.certification.box import Box
-from xrobust.certification.operation import Operation, Pulled, Slope, along_lines
+from xrobust.certification.operation import Operation, Pulled, Slope, along_lines, through_slopes
 from xrobust.certification.rules.registry import Call, rule
 
 Function = Callable[[Tensor], Tensor]
@@ -50,12 +50,20 @@ class Smooth(Operation):
         least = at_lower if self.minimum == -math.inf else self.function(_clamped(self.minimum, lower, upper))
         return Box(least, torch.maximum(at_lower, at_upper))
 
+    def gradient(self, g: Box, boxes: tuple[Box, ...]) -> tuple[Box, ...]:
+        # The extremes of f′ over [l, u] lie at l, at u or at an inflection point of f.
+        lower, upper = boxes[0].lower, boxes[0].upper
+        points = torch.stack([lower, *(_clamped(point, lower, upper) for point in self.inflections), upper])
+        slopes = self.derivative(points)
+        rounding = self.terms * torch.finfo(lower.dtype).eps * self.steepest
+        return (through_slopes(g, Box(slopes.amin(0) - rounding, slopes.amax(0) + rounding)),)
+
     def magnitude(self, *sizes: Tensor) -> Tensor:
         return 3 * self.steepest * sizes[0] + self.function(torch.zeros_like(sizes[0])).abs()
 
     @property
     def terms(self) -> int:
-        return 16  # the rounding of f itself
+        return 16  # the rounding of f itself, and of f′
 
     def loose(self, box: Box) -> Tensor:
         return box.upper > box.lower
@@ -158,7 +166,11 @@ def _gelu(call: Call) -> Smooth:
 def _softplus(call: Call) -> Smooth:
     module = call.module
     assert isinstance(module, nn.Softplus)
-    if module.beta * module.threshold < 20:
+    beta, threshold = module.beta, module.threshold
+    if threshold < 20:
         raise call.unsupported("a threshold at which it is not smooth")
-    beta = module.beta
-    return Smooth(module.forward, lambda z: torch.sigmoid(beta * z), (), -math.inf, 1.0)
+
+    def slope(z: Tensor) -> Tensor:
+        return torch.sigmoid(beta * z).masked_fill(beta * z > threshold, 1.0)
+
+    return Smooth(module.forward, slope, (), -math.inf, 1.0)

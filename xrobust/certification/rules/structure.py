@@ -31,14 +31,15 @@ class Structure(Affine):
     def linear(self, *inputs: Tensor) -> Tensor:
         return self.function(*inputs)
 
-    def absolute(self, *inputs: Tensor) -> Tensor:
-        return self.function(*inputs)
-
     def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
         recorded = a.requires_grad and torch.is_grad_enabled()
         with torch.enable_grad():
             inputs = [a.new_zeros((len(a), *shape), requires_grad=True) for shape in self.shapes]
             return torch.autograd.grad(self.function(*inputs), inputs, a, create_graph=recorded)
+
+    @property
+    def unsigned(self) -> Structure:
+        return self
 
     @property
     def terms(self) -> int:
@@ -55,10 +56,12 @@ class Reshape(Affine):
     def linear(self, *inputs: Tensor) -> Tensor:
         return inputs[0].reshape(-1, *self.shape_out)
 
-    absolute = linear
-
     def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
         return (a.reshape(-1, *self.shape_in),)
+
+    @property
+    def unsigned(self) -> Reshape:
+        return self
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,11 +81,12 @@ class Sum(Affine):
     def linear(self, *inputs: Tensor) -> Tensor:
         return torch.add(inputs[0], inputs[1], alpha=self.sign)
 
-    def absolute(self, *inputs: Tensor) -> Tensor:
-        return inputs[0] + inputs[1]
-
     def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
         return a, a if self.sign == 1 else -a
+
+    @property
+    def unsigned(self) -> Sum:
+        return Sum(1.0)
 
     @property
     def terms(self) -> int:

@@ -1,0 +1,1 @@
+"""Lipschitz constants of networks in L2: operator norms of layers, composition along the graph, certificates."""

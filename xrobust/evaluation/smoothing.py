@@ -1,0 +1,195 @@
+"""Certificates of the smoothed classifier for a set of images, batch by batch, and the numbers that they give."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from xrobust.attacks.standing import fresh_logits
+from xrobust.errors import UserError, at_least
+from xrobust.evaluation.fingerprint import fingerprint
+from xrobust.evaluation.fixed import fixed_conditions
+from xrobust.evaluation.images import device_of, unit
+from xrobust.evaluation.store import BatchStore
+from xrobust.export.result import AccuracyResult
+from xrobust.randomness import mix
+from xrobust.smoothing import ABSTAIN, Procedure
+
+COLUMNS = ("index", "label", "clean_prediction", "prediction", "radius", "probability", "votes", "samples", "seconds")
+COHEN_COLUMNS = ("idx", "label", "predict", "radius", "correct", "time")
+
+
+@dataclass(frozen=True, eq=False)
+class Smoothed:
+    """What is known of N images.
+
+    Attributes:
+        index: position in the data set, (N,).
+        label: (N,).
+        clean_prediction: of the base classifier without noise, (N,).
+        prediction, radius, probability, votes, samples, seconds: as in `xrobust.smoothing.SmoothedCertificate`, (N,).
+    """
+
+    index: NDArray
+    label: NDArray
+    clean_prediction: NDArray
+    prediction: NDArray
+    radius: NDArray
+    probability: NDArray
+    votes: NDArray
+    samples: NDArray
+    seconds: NDArray
+
+    def arrays(self) -> dict[str, NDArray]:
+        """All arrays by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    @property
+    def abstains(self) -> NDArray:
+        """(N,) bool."""
+        return self.prediction == ABSTAIN
+
+    @property
+    def correct(self) -> NDArray:
+        """(N,) bool; an abstention is not."""
+        return self.prediction == self.label
+
+    @staticmethod
+    def joined(parts: Sequence[Smoothed]) -> Smoothed:
+        """What is known of several batches, in the order of the data set."""
+        whole = {name: np.concatenate([part.arrays()[name] for part in parts]) for name in parts[0].arrays()}
+        order = np.argsort(whole["index"])
+        return Smoothed(**{name: values[order] for name, values in whole.items()})
+
+
+class Certified(NamedTuple):
+    """A batch is done: how many images it has, and how many are right, wrong or abstained from."""
+
+    samples: int
+    statuses: dict[str, int]
+
+
+def certify(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    procedure: Procedure,
+    *,
+    index: Tensor | None = None,
+    seed: int = 0,
+    batch_size: int = 10,
+    folder: str | Path | None = None,
+    watch: Callable[[Certified], None] = lambda batch: None,
+) -> Smoothed:
+    """Certificates for every image.
+
+    Args:
+        model: the base classifier, images → logits (N, K), on the device that is to compute.
+        x: (N, C, H, W) in [0, 1], or uint8, which is divided by 255.
+        y: labels (N,).
+        procedure: how they are certified.
+        index: increasing positions of the images in the data set they come from; by default 0 … N − 1.
+        seed: of the noise, together with the position of the image.
+        batch_size: images in a batch; it may change when a run is resumed.
+        folder: finished batches are kept here, and a later call of equal protocol, model and data goes on after them.
+        watch: is told after each batch.
+
+    Raises:
+        UserError: if the folder holds another run.
+        RuntimeError: if a logit is not finite.
+    """
+    at_least("smooth", 1, batch_size=batch_size, samples=len(x))
+    index = torch.arange(len(x)) if index is None else index
+    if (index.diff() <= 0).any():
+        raise UserError("smooth.index must increase from sample to sample")
+    device = device_of(model, x)
+    protocol = {"procedure": procedure.describe(), "seed": seed}
+    store = folder and BatchStore(Path(folder), fingerprint(model, x, y, index, protocol), Smoothed)
+    parts = store.finished() if store else []
+    for part in parts:
+        watch(_told(part))
+    finished = np.concatenate([part.index for part in parts]) if parts else np.empty(0, dtype=np.int64)
+    for rows in torch.from_numpy(~np.isin(index.numpy(), finished)).nonzero().flatten().split(batch_size):
+        if len(rows):
+            parts.append(_batch(model, unit(x[rows]).to(device), y[rows], index[rows], procedure, seed))
+            if store:
+                store.add(parts[-1])
+            watch(_told(parts[-1]))
+    return Smoothed.joined(parts)
+
+
+def _batch(model: nn.Module, x: Tensor, y: Tensor, index: Tensor, procedure: Procedure, seed: int) -> Smoothed:
+    with fixed_conditions(x.device, mix(seed, int(index[0]))):
+        clean = fresh_logits(model, x).argmax(1)
+        certificate = procedure(model, x, seed=seed, index=index.tolist())
+    columns = {"clean_prediction": clean, **vars(certificate)}
+    known = {name: value.cpu().numpy() for name, value in columns.items()}
+    return Smoothed(index=index.numpy(), label=y.cpu().numpy(), **known)
+
+
+def _told(part: Smoothed) -> Certified:
+    right, abstained = int(part.correct.sum()), int(part.abstains.sum())
+    wrong = len(part.index) - right - abstained
+    return Certified(len(part.index), {"right": right, "wrong": wrong, "abstained": abstained})
+
+
+def certified_accuracy(
+    smoothed: Smoothed, procedure: Procedure, radius: float, stage: str, seed: int
+) -> AccuracyResult:
+    """The share of images that are right and certified at a radius, with its protocol."""
+    described = procedure.describe()
+    summary = f"smoothing, radius {radius:g}: {described['summary']}"
+    protocol = {"split": stage, "certifier": {**described, "radius": radius, "summary": summary}, "seed": seed}
+    right = smoothed.correct & (smoothed.radius >= radius)
+    return AccuracyResult(f"{stage}/certified_accuracy", int(right.sum()), len(right), protocol)
+
+
+def average_certified_radius(smoothed: Smoothed) -> float:
+    """ACR = (1/N) Σ radius · [right] (Zhai et al. 2020): wrong predictions and abstentions count as 0."""
+    return float((smoothed.radius * smoothed.correct).mean())
+
+
+def smoothing_summary(smoothed: Smoothed, procedure: Procedure) -> dict[str, Any]:
+    """Counts, and what it took; `saved` is the share of the samples that stopping early has spared."""
+    used, full = int(smoothed.samples.sum()), len(smoothed.index) * (procedure.n0 + procedure.n)
+    return {
+        **_told(smoothed).statuses,
+        "failure_probability": procedure.alpha,
+        "protocol": procedure.describe(),
+        "samples": used,
+        "samples_per_image": used / len(smoothed.index),
+        "saved": 1 - used / full,
+        "seconds": float(smoothed.seconds.sum()),
+    }
+
+
+def samples_csv(smoothed: Smoothed) -> str:
+    """One line for each image; an abstention has prediction −1."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(zip(*(smoothed.arrays()[name].tolist() for name in COLUMNS), strict=True))
+    return stream.getvalue()
+
+
+def cohen_tsv(smoothed: Smoothed) -> str:
+    """The same in the format of Cohen et al. 2019: idx, label, predict, radius, correct, time, with tabs between."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
+    writer.writerow(COHEN_COLUMNS)
+    times = [timedelta(seconds=seconds) for seconds in smoothed.seconds.tolist()]
+    whole = (smoothed.index, smoothed.label, smoothed.prediction)
+    correct = smoothed.correct.astype(int)
+    columns = (*(column.tolist() for column in (*whole, smoothed.radius, correct)), times)
+    writer.writerows(zip(*columns, strict=True))
+    return stream.getvalue()
