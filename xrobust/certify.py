@@ -9,9 +9,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-from xrobust.command import STAGES, beside, check_model_choice, chosen_device, chosen_model, start
-from xrobust.errors import at_least, one_of
-from xrobust.evaluate import chosen_images
+from xrobust.command import (
+    STAGES,
+    ball_name,
+    beside,
+    check_image_choice,
+    check_model_choice,
+    chosen_device,
+    chosen_images,
+    chosen_model,
+    start,
+)
+from xrobust.errors import at_least
 
 CONFIG_NAME = "certify"
 
@@ -39,8 +48,7 @@ def certify(cfg: Any) -> None:
     model = chosen_model(config).to(chosen_device(config["device"])).eval()
     x, y, index = chosen_images(config)
     threat = certifier.threat
-    ball = f"{threat.norm}_{threat.written_eps.replace('/', '_')}"
-    folder = beside(config, "certification", f"{config['certifier_name']}_{ball}")
+    folder = beside(config, "certification", f"{config['certifier_name']}_{ball_name(threat)}")
     options = {"index": index, "seed": config["seed"], "batch_size": config["batch_size"]}
 
     with EvaluationProgress(len(x) * len(ladder.members)) as progress:
@@ -77,10 +85,7 @@ def check_values(config: dict[str, Any]) -> None:
         UserError: naming the value, its place and what is allowed.
     """
     at_least("certify", 1, batch_size=config["batch_size"])
-    if config["limit"] is not None:
-        at_least("certify", 1, limit=config["limit"])
-    if config["split"] not in STAGES:
-        raise one_of("split", config["split"], STAGES)
+    check_image_choice(CONFIG_NAME, config)
     check_model_choice(config)
 
 

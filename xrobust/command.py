@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xrobust.config import cli, schema
-from xrobust.errors import UserError
+from xrobust.errors import UserError, at_least, one_of
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch import Tensor, nn
+
+    from xrobust.threat import ThreatModel
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 STAGES = {"test": "test", "validation": "val"}  # the split → the first part of the log keys
@@ -37,6 +39,33 @@ def check_model_choice(config: dict[str, Any]) -> None:
         raise UserError("exactly one must be given: bundle=<folder or checkpoint>, or model=<choice> weights=<file>")
     if config["bundle"] is not None and config["weights"] is not None:
         raise UserError(f"weights={config['weights']} go with model=…; a bundle has its own weights")
+
+
+def check_image_choice(command: str, config: dict[str, Any]) -> None:
+    """Refuse a `split` that is not there, and a `limit` below 1.
+
+    Raises:
+        UserError: naming the value, its place and what is allowed.
+    """
+    if config.get("limit") is not None:
+        at_least(command, 1, limit=config["limit"])
+    if config["split"] not in STAGES:
+        raise one_of("split", config["split"], STAGES)
+
+
+def chosen_images(config: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
+    """Images, labels and positions of the split, or of `limit` of its images that are balanced over the classes."""
+    import torch
+
+    from xrobust.config.build import build
+    from xrobust.data.split import balanced_choice
+
+    datamodule = build(config["data"], "data")
+    loader = datamodule.test_dataloader() if config["split"] == "test" else datamodule.val_dataloader()
+    index = torch.arange(len(loader.labels))
+    if config["limit"] is not None:
+        index = balanced_choice(loader.labels, config["limit"], seed=0).sort().values  # whatever the attack's seed
+    return loader.images[index], loader.labels[index], index
 
 
 def chosen_model(config: dict[str, Any]) -> nn.Module:
@@ -67,6 +96,11 @@ def chosen_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"device={name} cannot be used here ({reason}); allowed: auto, cpu, cuda, cuda:1, …") from error
+
+
+def ball_name(threat: ThreatModel) -> str:
+    """The threat model in the name of a folder: linf_8_255."""
+    return f"{threat.norm}_{threat.written_eps.replace('/', '_')}"
 
 
 def beside(config: dict[str, Any], kind: str, name: str) -> Path:

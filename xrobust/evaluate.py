@@ -9,12 +9,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xrobust.command import CONF, STAGES, beside, check_model_choice, chosen_device, chosen_model, start
-from xrobust.errors import UserError, at_least, one_of
+from xrobust.command import (
+    CONF,
+    STAGES,
+    ball_name,
+    beside,
+    check_image_choice,
+    check_model_choice,
+    chosen_device,
+    chosen_images,
+    chosen_model,
+    start,
+)
+from xrobust.errors import UserError, at_least
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from xrobust.threat import ThreatModel
 
 CONFIG_NAME = "evaluate"
@@ -92,34 +101,15 @@ def check_values(config: dict[str, Any]) -> None:
         UserError: naming the value, its place and what is allowed.
     """
     at_least("evaluate", 1, batch_size=config["batch_size"], check_images=config["check_images"])
-    if config["limit"] is not None:
-        at_least("evaluate", 1, limit=config["limit"])
-    if config["split"] not in STAGES:
-        raise one_of("split", config["split"], STAGES)
+    check_image_choice(CONFIG_NAME, config)
     if config["threats"] is not None and len(config["threats"]) > 1 and config["eps"] is not None:
         raise UserError(f"eps={config['eps']} goes with one threat model, but threats={config['threats']} are several")
     check_model_choice(config)
 
 
-def chosen_images(config: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
-    """Images, labels and positions of the split, or of `limit` of its images that are balanced over the classes."""
-    import torch
-
-    from xrobust.config.build import build
-    from xrobust.data.split import balanced_choice
-
-    datamodule = build(config["data"], "data")
-    loader = datamodule.test_dataloader() if config["split"] == "test" else datamodule.val_dataloader()
-    index = torch.arange(len(loader.labels))
-    if config["limit"] is not None:
-        index = balanced_choice(loader.labels, config["limit"], seed=0).sort().values  # whatever the attack's seed
-    return loader.images[index], loader.labels[index], index
-
-
 def chosen_folder(config: dict[str, Any], threats: Sequence[ThreatModel]) -> Path:
     """`output`, or evaluation/<attack>_<threat models> beside what is evaluated."""
-    balls = [f"{threat.norm}_{threat.written_eps.replace('/', '_')}" for threat in threats]
-    return beside(config, "evaluation", "_".join([config["attack_name"], *balls]))
+    return beside(config, "evaluation", "_".join([config["attack_name"], *map(ball_name, threats)]))
 
 
 def main() -> None:

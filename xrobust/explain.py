@@ -8,8 +8,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xrobust.command import STAGES, beside, check_model_choice, chosen_device, chosen_model, start
-from xrobust.errors import UserError, at_least, one_of
+from xrobust.command import (
+    ball_name,
+    beside,
+    check_image_choice,
+    check_model_choice,
+    chosen_device,
+    chosen_model,
+    start,
+)
+from xrobust.errors import UserError, at_least
 
 if TYPE_CHECKING:
     import torch
@@ -53,8 +61,7 @@ def explain(cfg: Any) -> None:
             with_references=config["references"],
             watch=status.update,
         )
-    threat = probes[0].threat
-    folder = beside(config, "explanations", f"{threat.norm}_{threat.written_eps.replace('/', '_')}")
+    folder = beside(config, "explanations", ball_name(probes[0].threat))
     folder.mkdir(parents=True, exist_ok=True)
     save_yaml(config, folder / "config.yaml")
     write_outputs(folder, probes, attributions, measurements, card, config["panel_images"])
@@ -73,8 +80,7 @@ def check_values(config: dict[str, Any]) -> None:
     at_least("explain", 1, **{name: config[name] for name in counts})
     at_least("explain", 0, panel_images=config["panel_images"])
     at_least("explain", 1, attributions=len(config["attribution"]), metrics=len(config["metrics"]))
-    if config["split"] not in STAGES:
-        raise one_of("split", config["split"], STAGES)
+    check_image_choice(CONFIG_NAME, config)
     check_model_choice(config)
 
 
@@ -122,13 +128,12 @@ def right_among(model: nn.Module, x: Tensor, y: Tensor, count: int, batch_size: 
     """
     import torch
 
-    from xrobust.frame import logits_of
+    from xrobust.attacks.standing import fresh_logits
 
     found: list[int] = []
     for first in range(0, len(x), batch_size):
         rows = slice(first, first + batch_size)
-        with torch.no_grad():
-            found += (first + (logits_of(model, x[rows]).argmax(1) == y[rows]).nonzero().flatten()).tolist()
+        found += (first + (fresh_logits(model, x[rows]).argmax(1) == y[rows]).nonzero().flatten()).tolist()
         if len(found) >= count:
             return torch.tensor(found[:count], device=x.device)
     raise UserError(f"images={count} with correct_only=true, but the model gets only {len(found)} of {len(x)} right")

@@ -9,9 +9,17 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xrobust.command import STAGES, beside, check_model_choice, chosen_device, chosen_model, start
-from xrobust.errors import at_least, one_of
-from xrobust.evaluate import chosen_images
+from xrobust.command import (
+    STAGES,
+    beside,
+    check_image_choice,
+    check_model_choice,
+    chosen_device,
+    chosen_images,
+    chosen_model,
+    start,
+)
+from xrobust.errors import at_least
 
 if TYPE_CHECKING:
     from xrobust.smoothing import Procedure
@@ -84,10 +92,7 @@ def check_values(config: dict[str, Any]) -> None:
     at_least("smooth", 1, save_every=config["save_every"])
     for radius in config["radii"]:
         at_least("smooth", 0.0, radii=radius)
-    if config["limit"] is not None:
-        at_least("smooth", 1, limit=config["limit"])
-    if config["split"] not in STAGES:
-        raise one_of("split", config["split"], STAGES)
+    check_image_choice(CONFIG_NAME, config)
     check_model_choice(config)
 
 

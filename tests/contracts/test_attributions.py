@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from conf_walk import choices, composed
+from conf_walk import WITHOUT_METRICS, choices, composed
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 
@@ -54,7 +54,7 @@ def model_for(method: Attribution) -> nn.Module:
 
 
 def built_method(name: str) -> Attribution:
-    return build_all(composed(f"attribution=[{name}]")["attribution"], "attribution")[name]
+    return build_all(composed(f"attribution=[{name}]", *WITHOUT_METRICS)["attribution"], "attribution")[name]
 
 
 def streams(rows: range) -> SampleStreams:

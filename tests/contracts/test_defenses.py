@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
-from conf_walk import GIVEN, choices, composed
+from conf_walk import GIVEN, WITHOUT_METRICS, choices, composed
 from torch import Tensor
 
 import xrobust
@@ -43,7 +43,8 @@ def adam(parameters):
 
 
 def built_defense(name: str, optimizer=sgd) -> tuple[RobustClassifier, dict]:
-    config = composed(f"defense={name}", "data=digits", "threat.eps=0.1", *GIVEN.get(f"defense={name}", []))
+    small = ["data=digits", "data.batch_size=32", "threat.eps=0.1", *WITHOUT_METRICS]
+    config = composed(f"defense={name}", *small, *GIVEN.get(f"defense={name}", []))
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = build(config["model"], "model")
@@ -56,7 +57,7 @@ def trained(defense: RobustClassifier, config: dict, epochs: int, checkpoint: Pa
     trainer = pl.Trainer(
         accelerator="cpu",
         max_epochs=epochs,
-        limit_train_batches=4,
+        limit_train_batches=2,
         limit_val_batches=0,
         logger=False,
         enable_checkpointing=False,
@@ -124,11 +125,11 @@ def test_checkpoints_load_as_tensors_only_and_give_the_model_back(name: str, tmp
 @pytest.mark.parametrize("name", NAMES)
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(name: str, tmp_path: Path) -> None:
     whole, config = built_defense(name, adam)
-    trained(whole, config, epochs=3)
+    trained(whole, config, epochs=2)
     first, _ = built_defense(name, adam)
-    trained(first, config, epochs=2).save_checkpoint(tmp_path / "half.ckpt")
+    trained(first, config, epochs=1).save_checkpoint(tmp_path / "half.ckpt")
     second, _ = built_defense(name, adam)
-    trained(second, config, epochs=3, checkpoint=tmp_path / "half.ckpt")
+    trained(second, config, epochs=2, checkpoint=tmp_path / "half.ckpt")
     for a, b in zip(whole.model.state_dict().values(), second.model.state_dict().values(), strict=True):
         assert torch.equal(a, b)
 

@@ -21,7 +21,7 @@ THREAT = ThreatModel("linf", "0.1")
 
 
 def built_metric(name: str) -> ExplanationMetric:
-    return build_all(composed(f"metrics=[{name}]")["metrics"], "metrics")[name]
+    return build_all(composed(f"metrics=[{name}]", "metrics@card_metrics=[]")["metrics"], "metrics")[name]
 
 
 def probe(model: nn.Module, x: Tensor, y: Tensor, rows: slice) -> Probe:

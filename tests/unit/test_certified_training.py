@@ -418,7 +418,7 @@ def test_regularisers_count_during_the_ramp_alone_and_less_and_less(batch: Digit
         plain, regularised = (at_share(method_named("ibp", shi_weight=w), share).training_loss(*batch) for w in (0, 2))
         assert plain.terms["shi_penalty"] == 0
         close(regularised.value - plain.value, regularised.terms["shi_penalty"])
-        return float(regularised.terms["shi_penalty"])
+        return float(regularised.terms["shi_penalty"].detach())
 
     assert added(1) == 0
     for share in (0.25, 0.75):
@@ -430,7 +430,7 @@ def test_regularisers_count_during_the_ramp_alone_and_less_and_less(batch: Digit
         bounds = interval_bounds(network, input_box(method.attack.threat, x))
         boxes = [bounds.boxes[node] for node in network.preactivations]
         assert len(boxes) == 2
-        penalty = float(tightness(bounds.boxes[0], boxes, 0.5) + imbalance(boxes, 0.5))
+        penalty = float((tightness(bounds.boxes[0], boxes, 0.5) + imbalance(boxes, 0.5)).detach())
         assert penalty > 0 and added(share) == pytest.approx(2 * (1 - share) * penalty)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,12 +17,13 @@ from torch import Tensor, nn
 
 from xrobust.attacks.standing import fresh_logits
 from xrobust.certification import STATUSES, Certificate, Certifier
-from xrobust.errors import UserError, at_least
+from xrobust.errors import at_least
 from xrobust.evaluation.fingerprint import fingerprint
 from xrobust.evaluation.fixed import fixed_conditions
 from xrobust.evaluation.images import device_of, unit
 from xrobust.evaluation.outcome import Evaluation
-from xrobust.evaluation.store import BatchStore
+from xrobust.evaluation.sample_arrays import SampleArrays
+from xrobust.evaluation.store import Tally, in_batches, positions
 from xrobust.export.result import AccuracyResult
 from xrobust.randomness import SampleStreams, mix
 
@@ -44,11 +46,10 @@ COLUMNS = (
 
 
 @dataclass(frozen=True, eq=False)
-class Verdicts:
+class Verdicts(SampleArrays):
     """What is known of N samples.
 
     Attributes:
-        index: position in the data set, (N,).
         label, clean_prediction: (N,).
         status, margin, radius, member, work, seconds: as in `xrobust.certification.Certificate`, (N,).
         counter_example: images, NaN where none is known, (N, C, H, W).
@@ -56,7 +57,6 @@ class Verdicts:
         distance: of the counter-example; NaN where none is known, (N,).
     """
 
-    index: NDArray
     label: NDArray
     clean_prediction: NDArray
     status: NDArray
@@ -69,28 +69,10 @@ class Verdicts:
     counter_prediction: NDArray
     distance: NDArray
 
-    def arrays(self) -> dict[str, NDArray]:
-        """All arrays by name."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
-
     @property
     def certified(self) -> NDArray:
         """(N,) bool."""
         return self.status == CERTIFIED
-
-    @staticmethod
-    def joined(parts: Sequence[Verdicts]) -> Verdicts:
-        """The verdicts on several batches, in the order of the data set."""
-        whole = {name: np.concatenate([part.arrays()[name] for part in parts]) for name in parts[0].arrays()}
-        order = np.argsort(whole["index"])
-        return Verdicts(**{name: values[order] for name, values in whole.items()})
-
-
-class Certified(NamedTuple):
-    """A batch is certified: how many samples it has, and how many have each status."""
-
-    samples: int
-    statuses: dict[str, int]
 
 
 def certify(
@@ -103,7 +85,7 @@ def certify(
     seed: int = 0,
     batch_size: int = 50,
     folder: str | Path | None = None,
-    watch: Callable[[Certified], None] = lambda batch: None,
+    watch: Callable[[Tally], None] = lambda batch: None,
 ) -> Verdicts:
     """Certificates for every sample.
 
@@ -122,27 +104,22 @@ def certify(
         UserError: if the model has an operation that no bound is known for, or the folder holds another run.
     """
     at_least("certify", 1, batch_size=batch_size, samples=len(x))
-    index = torch.arange(len(x)) if index is None else index
-    if (index.diff() <= 0).any():
-        raise UserError("certify.index must increase from sample to sample")
+    at = positions("certify", len(x), index)
     device = device_of(model, x)
     protocol = {"certifier": certifier.describe(), "seed": seed}
-    store = folder and BatchStore(Path(folder), fingerprint(model, x, y, index, protocol), Verdicts)
-    parts = store.finished() if store else []
-    for part in parts:
+
+    def compute(rows: Tensor) -> Verdicts:
+        part = _batch(model, unit(x[rows]).to(device), y[rows].to(device), at[rows], certifier, seed)
         watch(_told(part))
-    finished = np.concatenate([part.index for part in parts]) if parts else np.empty(0, dtype=np.int64)
-    for rows in torch.from_numpy(~np.isin(index.numpy(), finished)).nonzero().flatten().split(batch_size):
-        if len(rows):
-            parts.append(_batch(model, unit(x[rows]).to(device), y[rows].to(device), index[rows], certifier, seed))
-            if store:
-                store.add(parts[-1])
-            watch(_told(parts[-1]))
+        return part
+
+    written = partial(fingerprint, model, x, y, at, protocol)
+    parts = in_batches(compute, Verdicts, at, batch_size, folder, written, replay=lambda part: watch(_told(part)))
     return Verdicts.joined(parts)
 
 
-def _told(part: Verdicts) -> Certified:
-    return Certified(len(part.index), {name: int((part.status == i).sum()) for i, name in enumerate(STATUSES)})
+def _told(part: Verdicts) -> Tally:
+    return Tally(len(part.index), {name: int((part.status == i).sum()) for i, name in enumerate(STATUSES)})
 
 
 def _batch(model: nn.Module, x: Tensor, y: Tensor, index: Tensor, certifier: Certifier, seed: int) -> Verdicts:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xrobust.evaluation.ladder import Ladder
+from xrobust.evaluation.sample_arrays import SampleArrays
 
 STANDING, MISCLASSIFIED = -1, 0  # in `broken_by`; a larger k is the k-th member of the attack
 
 
 @dataclass(frozen=True, eq=False)
-class Outcomes:
+class Outcomes(SampleArrays):
     """The fate of N samples on R rungs, the rungs of all ladders one after the other.
 
     Attributes:
-        index: position in the data set, (N,).
         label, clean_prediction: (N,).
         broken_by: `STANDING`, `MISCLASSIFIED` (wrong without an attack) or k ≥ 1, the member that broke it, (N, R).
         prediction: of a forward pass of its own on the adversarial example, (N, R).
@@ -28,7 +29,6 @@ class Outcomes:
             own threat model: (k,), (k, C, H, W), (k, ladders, C, H, W).
     """
 
-    index: NDArray
     label: NDArray
     clean_prediction: NDArray
     broken_by: NDArray
@@ -39,12 +39,8 @@ class Outcomes:
     images: NDArray
     adversarial_images: NDArray
 
-    def arrays(self) -> dict[str, NDArray]:
-        """All arrays by name."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
-    @staticmethod
-    def joined(parts: Sequence[Outcomes]) -> Outcomes:
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
         """The outcomes of several batches, in the order of the data set."""
         whole = {name: np.concatenate([part.arrays()[name] for part in parts]) for name in parts[0].arrays()}
         whole["seconds"] = np.sum([part.seconds for part in parts], axis=0)
@@ -53,7 +49,7 @@ class Outcomes:
             whole[name] = whole[name][order]
         for name in ("shown", "images", "adversarial_images"):
             whole[name] = whole[name][shown_order]
-        return Outcomes(**whole)
+        return cls(**whole)
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
 from xrobust.attacks.standing import fresh_logits
@@ -17,7 +16,7 @@ from xrobust.evaluation.images import device_of, unit
 from xrobust.evaluation.ladder import Ladder
 from xrobust.evaluation.outcome import Evaluation, Outcomes
 from xrobust.evaluation.reason import reason
-from xrobust.evaluation.store import BatchStore
+from xrobust.evaluation.store import in_batches, positions
 
 
 def _unwatched(turn: Turn) -> None:
@@ -58,25 +57,20 @@ def evaluate(
         RuntimeError: if an attack leaves its threat model.
     """
     at_least("evaluate", 1, batch_size=batch_size, samples=len(x), ladders=len(ladders))
-    index = torch.arange(len(x)) if index is None else index
-    if (index.diff() <= 0).any():
-        raise UserError("evaluate.index must increase from sample to sample")
+    at = positions("evaluate", len(x), index)
     device = device_of(model, x)
     _require_fit(model, unit(x[:1]).to(device), y)
     protocol = {"attacks": [rung.describe() for ladder in ladders for rung in ladder.rungs], "seed": seed}
-    written = None if folder is None else fingerprint(model, x, y, index, protocol)
-    store = None if folder is None or written is None else BatchStore(Path(folder), written, Outcomes)
-    parts: list[Outcomes] = [] if store is None else store.finished()
-    for part in parts:
+
+    def compute(rows: Tensor) -> Outcomes:
+        return attack_batch(model, unit(x[rows]).to(device), y[rows].to(device), at[rows], ladders, seed, watch)
+
+    def replay(part: Outcomes) -> None:
         for turn in turns(part, ladders):
             watch(turn)
-    finished = np.concatenate([part.index for part in parts]) if parts else np.empty(0, dtype=np.int64)
-    for rows in torch.from_numpy(~np.isin(index.numpy(), finished)).nonzero().flatten().split(batch_size):
-        if len(rows):
-            batch = unit(x[rows]).to(device), y[rows].to(device)
-            parts.append(attack_batch(model, *batch, index[rows], ladders, seed, watch))
-            if store is not None:
-                store.add(parts[-1])
+
+    written = partial(fingerprint, model, x, y, at, protocol)
+    parts = in_batches(compute, Outcomes, at, batch_size, folder, written, replay)
     return Evaluation(tuple(ladders), seed, Outcomes.joined(parts))
 
 

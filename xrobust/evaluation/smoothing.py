@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from xrobust.attacks.standing import fresh_logits
-from xrobust.errors import UserError, at_least
+from xrobust.errors import at_least
 from xrobust.evaluation.fingerprint import fingerprint
 from xrobust.evaluation.fixed import fixed_conditions
 from xrobust.evaluation.images import device_of, unit
-from xrobust.evaluation.store import BatchStore
+from xrobust.evaluation.sample_arrays import SampleArrays
+from xrobust.evaluation.store import Tally, in_batches, positions
 from xrobust.export.result import AccuracyResult
 from xrobust.randomness import mix
 from xrobust.smoothing import ABSTAIN, Procedure
@@ -30,17 +30,15 @@ COHEN_COLUMNS = ("idx", "label", "predict", "radius", "correct", "time")
 
 
 @dataclass(frozen=True, eq=False)
-class Smoothed:
+class Smoothed(SampleArrays):
     """What is known of N images.
 
     Attributes:
-        index: position in the data set, (N,).
         label: (N,).
         clean_prediction: of the base classifier without noise, (N,).
         prediction, radius, probability, votes, samples, seconds: as in `xrobust.smoothing.SmoothedCertificate`, (N,).
     """
 
-    index: NDArray
     label: NDArray
     clean_prediction: NDArray
     prediction: NDArray
@@ -49,10 +47,6 @@ class Smoothed:
     votes: NDArray
     samples: NDArray
     seconds: NDArray
-
-    def arrays(self) -> dict[str, NDArray]:
-        """All arrays by name."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
 
     @property
     def abstains(self) -> NDArray:
@@ -63,20 +57,6 @@ class Smoothed:
     def correct(self) -> NDArray:
         """(N,) bool; an abstention is not."""
         return self.prediction == self.label
-
-    @staticmethod
-    def joined(parts: Sequence[Smoothed]) -> Smoothed:
-        """What is known of several batches, in the order of the data set."""
-        whole = {name: np.concatenate([part.arrays()[name] for part in parts]) for name in parts[0].arrays()}
-        order = np.argsort(whole["index"])
-        return Smoothed(**{name: values[order] for name, values in whole.items()})
-
-
-class Certified(NamedTuple):
-    """A batch is done: how many images it has, and how many are right, wrong or abstained from."""
-
-    samples: int
-    statuses: dict[str, int]
 
 
 def certify(
@@ -89,7 +69,7 @@ def certify(
     seed: int = 0,
     batch_size: int = 10,
     folder: str | Path | None = None,
-    watch: Callable[[Certified], None] = lambda batch: None,
+    watch: Callable[[Tally], None] = lambda batch: None,
 ) -> Smoothed:
     """Certificates for every image.
 
@@ -109,22 +89,17 @@ def certify(
         RuntimeError: if a logit is not finite.
     """
     at_least("smooth", 1, batch_size=batch_size, samples=len(x))
-    index = torch.arange(len(x)) if index is None else index
-    if (index.diff() <= 0).any():
-        raise UserError("smooth.index must increase from sample to sample")
+    at = positions("smooth", len(x), index)
     device = device_of(model, x)
     protocol = {"procedure": procedure.describe(), "seed": seed}
-    store = folder and BatchStore(Path(folder), fingerprint(model, x, y, index, protocol), Smoothed)
-    parts = store.finished() if store else []
-    for part in parts:
+
+    def compute(rows: Tensor) -> Smoothed:
+        part = _batch(model, unit(x[rows]).to(device), y[rows], at[rows], procedure, seed)
         watch(_told(part))
-    finished = np.concatenate([part.index for part in parts]) if parts else np.empty(0, dtype=np.int64)
-    for rows in torch.from_numpy(~np.isin(index.numpy(), finished)).nonzero().flatten().split(batch_size):
-        if len(rows):
-            parts.append(_batch(model, unit(x[rows]).to(device), y[rows], index[rows], procedure, seed))
-            if store:
-                store.add(parts[-1])
-            watch(_told(parts[-1]))
+        return part
+
+    written = partial(fingerprint, model, x, y, at, protocol)
+    parts = in_batches(compute, Smoothed, at, batch_size, folder, written, replay=lambda part: watch(_told(part)))
     return Smoothed.joined(parts)
 
 
@@ -137,10 +112,10 @@ def _batch(model: nn.Module, x: Tensor, y: Tensor, index: Tensor, procedure: Pro
     return Smoothed(index=index.numpy(), label=y.cpu().numpy(), **known)
 
 
-def _told(part: Smoothed) -> Certified:
+def _told(part: Smoothed) -> Tally:
     right, abstained = int(part.correct.sum()), int(part.abstains.sum())
     wrong = len(part.index) - right - abstained
-    return Certified(len(part.index), {"right": right, "wrong": wrong, "abstained": abstained})
+    return Tally(len(part.index), {"right": right, "wrong": wrong, "abstained": abstained})
 
 
 def certified_accuracy(

@@ -6,24 +6,71 @@ import json
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 from zipfile import BadZipFile
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
 
 from xrobust.errors import UserError
 from xrobust.evaluation.fingerprint import differences
+from xrobust.evaluation.sample_arrays import SampleArrays
 from xrobust.files import replace_file, written_beside
 
-
-class Part(Protocol):
-    """What became of a batch, as arrays by name; `index` holds increasing positions in the data set."""
-
-    def arrays(self) -> dict[str, NDArray]: ...
+P = TypeVar("P", bound=SampleArrays)
 
 
-P = TypeVar("P", bound=Part)
+class Tally(NamedTuple):
+    """A batch is done: how many samples it has, and how many have each status."""
+
+    samples: int
+    statuses: dict[str, int]
+
+
+def positions(place: str, count: int, index: Tensor | None) -> Tensor:
+    """The positions of samples in the data set, 0 … N − 1 by default: (N,).
+
+    Raises:
+        UserError: if they do not increase.
+    """
+    index = torch.arange(count) if index is None else index
+    if (index.diff() <= 0).any():
+        raise UserError(f"{place}.index must increase from sample to sample")
+    return index
+
+
+def in_batches(
+    compute: Callable[[Tensor], P],
+    kind: Callable[..., P],
+    index: Tensor,
+    batch_size: int,
+    folder: str | Path | None,
+    written: Callable[[], dict[str, Any]],
+    replay: Callable[[P], None],
+) -> list[P]:
+    """All batches, those that an earlier call has left in the folder first.
+
+    Args:
+        compute: makes a batch of the rows of samples that are not finished.
+        kind: makes a batch of its stored arrays.
+        index: positions of all samples, (N,).
+        batch_size: samples in a batch.
+        folder: where finished batches are kept, or None.
+        written: the fingerprint of the whole.
+        replay: is told of each batch that was finished before.
+    """
+    store = None if folder is None else BatchStore(Path(folder), written(), kind)
+    parts = [] if store is None else store.finished()
+    for part in parts:
+        replay(part)
+    finished = np.concatenate([part.index for part in parts]) if parts else np.empty(0, dtype=np.int64)
+    for rows in torch.from_numpy(~np.isin(index.numpy(), finished)).nonzero().flatten().split(batch_size):
+        if len(rows):
+            parts.append(compute(rows))
+            if store is not None:
+                store.add(parts[-1])
+    return parts
 
 
 class BatchStore(Generic[P]):

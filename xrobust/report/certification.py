@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from xrobust.export.result import RESULT_COLUMNS, result_cells
+from xrobust.report.progress import LiveBar
 
 
 class Batch(Protocol):
@@ -23,34 +22,21 @@ class Batch(Protocol):
     def statuses(self) -> Mapping[str, int]: ...
 
 
-class CertificationProgress:
-    """A bar over all samples with the time that is left, and how many have which status.
-
-    Use it as a context manager, and call it with each batch.
+class CertificationProgress(LiveBar):
+    """How many samples have which status; call it with each batch.
 
     Args:
         total: samples.
     """
 
     def __init__(self, total: int):
-        columns = (TextColumn("{task.description}"), BarColumn(20), TimeElapsedColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns)
-        self._task = self._progress.add_task("certifying", total=total)
+        super().__init__(total, "certifying")
         self._counts: Counter[str] = Counter()
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._progress.stop()
 
     def __call__(self, batch: Batch) -> None:
         self._counts.update(batch.statuses)
         counts = ", ".join(f"{count} {status}" for status, count in self._counts.items() if count)
-        self._progress.update(self._task, advance=batch.samples, description=f"certifying: {counts}")
+        self.advance(batch.samples, f"certifying: {counts}")
 
 
 def print_certification(summary: Mapping[str, Any], folder: object) -> None:

@@ -29,20 +29,18 @@ class Turn(Protocol):
     def standing(self) -> int: ...
 
 
-class EvaluationProgress:
-    """A bar over all turns with the time that is left, and how many samples stand after which attack.
-
-    Use it as a context manager, and call it with each turn.
+class LiveBar:
+    """A bar over samples with the time that is left; use it as a context manager.
 
     Args:
-        total: samples × turns of the whole evaluation.
+        total: how many samples there are to go through.
+        text: what stands before the bar.
     """
 
-    def __init__(self, total: int):
+    def __init__(self, total: int, text: str):
         columns = (TextColumn("{task.description}"), BarColumn(20), TimeElapsedColumn(), TimeRemainingColumn())
         self._progress = Progress(*columns)
-        self._task = self._progress.add_task("attacking", total=total)
-        self._standing: dict[str, Counter[str]] = defaultdict(Counter)
+        self._task = self._progress.add_task(text, total=total)
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -53,8 +51,24 @@ class EvaluationProgress:
     ) -> None:
         self._progress.stop()
 
+    def advance(self, samples: int, text: str) -> None:
+        """So many samples more are done."""
+        self._progress.update(self._task, advance=samples, description=text)
+
+
+class EvaluationProgress(LiveBar):
+    """How many samples stand after which attack; call it with each turn.
+
+    Args:
+        total: samples × turns of the whole evaluation.
+    """
+
+    def __init__(self, total: int):
+        super().__init__(total, "attacking")
+        self._standing: dict[str, Counter[str]] = defaultdict(Counter)
+
     def __call__(self, turn: Turn) -> None:
         standing = self._standing[turn.threat]
         standing[turn.member] += turn.standing
         counts = "\n".join(f"  {count} stand after {member}" for member, count in standing.items())
-        self._progress.update(self._task, advance=turn.samples, description=f"{turn.threat}\n{counts}")
+        self.advance(turn.samples, f"{turn.threat}\n{counts}")
