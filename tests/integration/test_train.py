@@ -97,7 +97,7 @@ def test_a_killed_run_resumes_to_the_same_numbers(tmp_path: Path) -> None:
         "metrics=[gini_index,average_sensitivity,topk_adversarial,topk_noise]",
         "metrics@card_metrics=[gini_index]",
     ]
-    overrides = [*QUICK, "trainer.max_epochs=5", *every_epoch, *measured]
+    overrides = [*QUICK, "trainer.max_epochs=3", *every_epoch, *measured]
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
     done = train(*overrides, cwd=tmp_path / "whole")
@@ -107,7 +107,7 @@ def test_a_killed_run_resumes_to_the_same_numbers(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "train.py"), *overrides]
     process = subprocess.Popen(command, cwd=tmp_path / "killed", env=ENVIRONMENT, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while not list((tmp_path / "killed").glob("runs/*/panels/epoch_002.png")):
+    while not list((tmp_path / "killed").glob("runs/*/panels/epoch_001.png")):
         assert process.poll() is None and time.monotonic() < deadline, "the run ended before it could be killed"
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
@@ -121,7 +121,7 @@ def test_a_killed_run_resumes_to_the_same_numbers(tmp_path: Path) -> None:
     weights = [xrobust.load(run / "checkpoints/last.ckpt").state_dict() for run in (whole, killed)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     tables = [table(run) for run in (whole, killed)]
-    assert [row["epoch"] for row in tables[1]] == ["0", "1", "2", "3", "4"]
+    assert [row["epoch"] for row in tables[1]] == ["0", "1", "2"]
     for row, again in zip(*tables, strict=True):
         for quantity in row.keys() - {"explain/seconds"}:
             assert row[quantity] == again[quantity], (row["epoch"], quantity)
