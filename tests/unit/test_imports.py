@@ -78,7 +78,7 @@ BELOW = {
         "files",
     },
     "config": {"errors", "files"},
-    "command": {"config", "export", "errors"},
+    "command": {"config", "data", "export", "threat", "errors"},
 }
 
 

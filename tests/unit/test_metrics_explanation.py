@@ -170,6 +170,8 @@ class TestContract:
             pytest.skip("the mosaic that the model sees has another first pixel than the image")
         if path.stem.startswith("prediction_kept"):
             pytest.skip("defined for every image")
+        if configured(path).group == "certified":
+            pytest.skip("the network is refused: no bound is known for the choice of a pixel")
         x = random(6, 1, 4, 4)
         seen = torch.tensor([True, False, True, True, False, True])
         x[:, 0, 0, 0] = seen.double()

@@ -90,8 +90,8 @@ class ExplanationMetric(Metric):
         """(N,), NaN where the quantity is undefined; nothing in the probe is changed."""
 
     def update(self, probe: Probe) -> None:
-        """Add a batch."""
-        values = self.per_sample(probe).double()
+        """Add a batch; a process may have none of its images."""
+        values = self.per_sample(probe).double() if len(probe) else torch.empty(0, dtype=torch.float64)
         defined = values.isfinite()
         # Out of place: a state that was reset in inference mode cannot be changed in place outside it.
         self.value_sum = self.value_sum + values.where(defined, 0).sum()
