@@ -14,7 +14,7 @@ import pytest
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
-@pytest.fixture(params=["ordering", "claims", "overfitting"])
+@pytest.fixture(params=["ordering", "claims", "overfitting", "radius_correlation"])
 def script(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     return importlib.import_module(request.param)
@@ -74,3 +74,28 @@ def test_the_first_epoch_of_an_overfitted_run_is_found(script: ModuleType, tmp_p
     assert "| FGSM | 70 | 10 | 50 | 2 |" in said
     assert "| PGD | 70 | 50 | 60 | none |" in said
     assert figure.stat().st_size > 1000
+
+
+def samples(folder: Path, columns: dict[str, list[object]]) -> Path:
+    folder.mkdir()
+    with (folder / "samples.csv").open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+    return folder
+
+
+@pytest.mark.parametrize("script", ["radius_correlation"], indirect=True)
+def test_radii_are_compared_on_shared_images_and_a_wrong_image_has_none(
+    script: ModuleType, tmp_path: Path, capsys
+) -> None:
+    index = list(range(10))
+    radius = [*range(1, 10), 100]  # the last of an image that is wrong
+    head = {"index": index, "label": [1] * 10}
+    proven = samples(tmp_path / "proofs", {**head, "clean_prediction": [1] * 9 + [2], "radius": radius})
+    values = {"falls": [*range(9, 0, -1), 10], "constant": ["" if i == 3 else 7 for i in index]}
+    explained = samples(tmp_path / "values", {**head, "prediction": [1] * 10, **values})
+    script.main([f"net={proven},{explained}"])
+    said = capsys.readouterr().out
+    assert "| falls | -1.00 (-1.00 – -1.00), 10 |" in said
+    assert "| constant |  |" in said
