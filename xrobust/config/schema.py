@@ -55,18 +55,27 @@ class TrainConfig:
 
 
 @dataclass
-class EvaluateConfig:
+class _Command:
+    """What the commands that take a finished model share."""
+
+    data: Any = MISSING
+    model: Any = None
+    bundle: str | None = None
+    weights: str | None = None
+    device: str = "auto"
+    output: str | None = None
+    debug: bool = False
+
+
+@dataclass
+class EvaluateConfig(_Command):
     """What `python -m xrobust.evaluate` reads; one field a Hydra group or a plain switch."""
 
     threat: Any = MISSING
-    data: Any = MISSING
-    model: Any = None
     attack: Any = MISSING
     white_box: Any = MISSING
     check: dict[str, Any] = field(default_factory=dict)
 
-    bundle: str | None = None
-    weights: str | None = None
     surrogate: str | None = None
     split: str = "test"
     limit: int | None = None
@@ -75,44 +84,30 @@ class EvaluateConfig:
     check_images: int = 200
     batch_size: int = 500
     seed: int = 0
-    device: str = "auto"
-    output: str | None = None
     attack_name: str = MISSING
-    debug: bool = False
 
 
 @dataclass
-class CertifyConfig:
+class CertifyConfig(_Command):
     """What `python -m xrobust.certify` reads; one field a Hydra group or a plain switch."""
 
     threat: Any = MISSING
-    data: Any = MISSING
-    model: Any = None
     certifier: Any = MISSING
     attack: Any = MISSING
 
-    bundle: str | None = None
-    weights: str | None = None
     split: str = "test"
     limit: int | None = None
     batch_size: int = 50
     seed: int = 0
-    device: str = "auto"
-    output: str | None = None
     certifier_name: str = MISSING
-    debug: bool = False
 
 
 @dataclass
-class SmoothConfig:
+class SmoothConfig(_Command):
     """What `python -m xrobust.smooth` reads; one field a Hydra group or a plain switch."""
 
-    data: Any = MISSING
-    model: Any = None
     noise: Any = MISSING
 
-    bundle: str | None = None
-    weights: str | None = None
     split: str = "test"
     limit: int | None = None
     sigma: float = 0.5
@@ -125,26 +120,19 @@ class SmoothConfig:
     batch_size: int = 1000
     save_every: int = 10
     seed: int = 0
-    device: str = "auto"
-    output: str | None = None
     noise_name: str = MISSING
-    debug: bool = False
 
 
 @dataclass
-class ExplainConfig:
+class ExplainConfig(_Command):
     """What `python -m xrobust.explain` reads; one field a Hydra group or a plain switch."""
 
     threat: Any = MISSING
-    data: Any = MISSING
-    model: Any = None
     attack: Any = MISSING
     map_attack: Any = MISSING
     attribution: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
 
-    bundle: str | None = None
-    weights: str | None = None
     split: str = "test"
     images: int = 128
     correct_only: bool = False
@@ -153,31 +141,21 @@ class ExplainConfig:
     batch_size: int = 256
     part_size: int = 128
     seed: int = 0
-    device: str = "auto"
-    output: str | None = None
-    debug: bool = False
 
 
 @dataclass
-class DiffRoarConfig:
+class DiffRoarConfig(_Command):
     """What `python -m xrobust.diff_roar` reads; one field a Hydra group or a plain switch."""
 
-    data: Any = MISSING
-    model: Any = None
     attribution: dict[str, Any] = field(default_factory=dict)
     retraining: Any = MISSING
 
-    bundle: str | None = None
-    weights: str | None = None
     shares: list[float] = field(default_factory=list)
     seeds: int = 2
     fill: float = 0.0
     train_images: int | None = None
     test_images: int | None = None
     batch_size: int = 256
-    device: str = "auto"
-    output: str | None = None
-    debug: bool = False
 
 
 def register() -> None:
