@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import runpy
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +16,7 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "PYTHONPATH": str(ROOT)}
 
 
 def train(*overrides: str, cwd: Path, timeout: float = 240) -> subprocess.CompletedProcess[str]:
@@ -49,6 +51,17 @@ def in_process(command: ModuleType, monkeypatch: pytest.MonkeyPatch, *given: str
             logging.disable(logging.NOTSET)
 
     return call
+
+
+def kill(*arguments: str, cwd: Path, once: Callable[[], object]) -> None:
+    """Start `python <arguments>` in another process, and kill it as soon as `once()` is true."""
+    process = subprocess.Popen([sys.executable, *arguments], cwd=cwd, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not once():
+        assert process.poll() is None and time.monotonic() < deadline, "the command ended before it could be killed"
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
 
 
 def only_run(cwd: Path) -> Path:

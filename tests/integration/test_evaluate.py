@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-import signal
-import subprocess
-import sys
-import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from command import ENVIRONMENT, ROOT, in_process
+from command import in_process, kill
 from conf_walk import choices
 from torch import nn
 
@@ -98,19 +95,10 @@ def test_an_evaluation_leaves_everything_behind_also_in_the_bundle(bundle: Path,
 
 def test_a_killed_evaluation_goes_on_where_it_was(bundle: Path, run, tmp_path: Path) -> None:
     overrides = ["bundle=run/bundle", *QUICK, *PGD, "attack.steps=100"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "xrobust.evaluate", *overrides, "batch_size=20", "output=killed"],
-        cwd=tmp_path,
-        env={**ENVIRONMENT, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 120
-    while len(list(tmp_path.glob("killed/batches/0*.npz"))) < 2:
-        assert process.poll() is None and time.monotonic() < deadline, "the command ended before it could be killed"
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    kept = {file: file.stat().st_mtime_ns for file in tmp_path.glob("killed/batches/0*.npz")}
+    batches = partial(tmp_path.glob, "killed/batches/0*.npz")
+    arguments = ["-m", "xrobust.evaluate", *overrides, "batch_size=20", "output=killed"]
+    kill(*arguments, cwd=tmp_path, once=lambda: len(list(batches())) > 1)
+    kept = {file: file.stat().st_mtime_ns for file in batches()}
     assert len(kept) < 18 and not (tmp_path / "killed/summary.json").exists()
 
     run(*overrides, "output=killed")

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
-import logging
-import signal
-import subprocess
-import sys
-import time
+from functools import partial
 from pathlib import Path
 
 import pytest
-from command import ENVIRONMENT, ROOT
+from command import in_process, kill
 from torch import nn
 
 from xrobust import smooth as command
@@ -28,15 +24,7 @@ def run(tmp_path: Path, digits_model: nn.Module, monkeypatch: pytest.MonkeyPatch
     monkeypatch.chdir(tmp_path)
     names = [str(i) for i in range(10)]
     save_bundle("run/bundle", digits_model, ARCHITECTURE, class_names=names, training={"threat": None})
-
-    def call(*overrides: str) -> None:
-        monkeypatch.setattr(sys, "argv", ["smooth", *overrides])
-        try:
-            command.main()
-        finally:
-            logging.disable(logging.NOTSET)
-
-    return call
+    return in_process(command, monkeypatch)
 
 
 def table(file: Path, delimiter: str) -> list[dict[str, str]]:
@@ -82,19 +70,10 @@ def test_one_radius_takes_fewer_samples_and_agrees(run) -> None:
 
 def test_a_killed_run_goes_on_where_it_was(run, tmp_path: Path) -> None:
     overrides = [*QUICK, "n=4000", "save_every=2"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "xrobust.smooth", *overrides, "output=killed"],
-        cwd=tmp_path,
-        env={**ENVIRONMENT, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 120
-    while len(list(tmp_path.glob("killed/batches/0*.npz"))) < 2:
-        assert process.poll() is None and time.monotonic() < deadline, "the command ended before it could be killed"
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    kept = {file: file.stat().st_mtime_ns for file in tmp_path.glob("killed/batches/0*.npz")}
+    batches = partial(tmp_path.glob, "killed/batches/0*.npz")
+    arguments = ["-m", "xrobust.smooth", *overrides, "output=killed"]
+    kill(*arguments, cwd=tmp_path, once=lambda: len(list(batches())) > 1)
+    kept = {file: file.stat().st_mtime_ns for file in batches()}
     assert len(kept) < 10 and not (tmp_path / "killed/summary.json").exists()
 
     run(*overrides, "output=killed", "save_every=5", "batch_size=300")

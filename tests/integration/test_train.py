@@ -5,15 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import signal
 import subprocess
-import sys
-import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from command import ENVIRONMENT, ROOT, only_run, refusal, train
+from command import ROOT, kill, only_run, refusal, train
 
 import xrobust
 
@@ -104,14 +102,8 @@ def test_a_killed_run_resumes_to_the_same_numbers(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     whole = only_run(tmp_path / "whole")
 
-    command = [sys.executable, str(ROOT / "train.py"), *overrides]
-    process = subprocess.Popen(command, cwd=tmp_path / "killed", env=ENVIRONMENT, stdout=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / "killed").glob("runs/*/panels/epoch_001.png")):
-        assert process.poll() is None and time.monotonic() < deadline, "the run ended before it could be killed"
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    second_panel = partial(tmp_path.glob, "killed/runs/*/panels/epoch_001.png")
+    kill(str(ROOT / "train.py"), *overrides, cwd=tmp_path / "killed", once=lambda: list(second_panel()))
     killed = only_run(tmp_path / "killed")
     assert not (killed / "bundle").exists()
 
