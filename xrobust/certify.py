@@ -39,7 +39,7 @@ def certify(cfg: Any) -> None:
     from xrobust.report.certification import CertificationProgress, print_certification
     from xrobust.report.panel import png
     from xrobust.report.progress import EvaluationProgress
-    from xrobust.report.smoothing import draw_radii
+    from xrobust.report.radii import draw_radii
 
     config = plain(cfg)
     check_run(config)

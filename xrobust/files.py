@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -27,3 +29,12 @@ def replace_file(path: Path, content: str | bytes) -> None:
     """Write a file beside and rename it."""
     with written_beside(path) as stream:
         stream.write(content.encode() if isinstance(content, str) else content)
+
+
+def csv_text(header: Iterable[object], rows: Iterable[Iterable[object]], delimiter: str = ",") -> str:
+    """A table as CSV, lines ended by a newline alone."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, delimiter=delimiter, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return stream.getvalue()

@@ -38,7 +38,8 @@ def smooth(cfg: Any) -> None:
     from xrobust.files import replace_file
     from xrobust.report.certification import CertificationProgress
     from xrobust.report.panel import png
-    from xrobust.report.smoothing import draw_radii, print_smoothing
+    from xrobust.report.radii import draw_radii
+    from xrobust.report.smoothing import print_smoothing
 
     config = plain(cfg)
     check_run(config)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from xrobust.evaluation.outcome import Evaluation
 from xrobust.evaluation.sample_arrays import SampleArrays
 from xrobust.evaluation.store import Tally, in_batches, positions
 from xrobust.export.result import AccuracyResult
+from xrobust.files import csv_text
 from xrobust.randomness import SampleStreams, mix
 
 CERTIFIED, FALSIFIED = STATUSES.index("certified"), STATUSES.index("falsified")
@@ -184,13 +184,11 @@ def verdict_summary(verdicts: Verdicts, certifier: Certifier) -> dict[str, Any]:
 
 def verdicts_csv(verdicts: Verdicts, certifier: Certifier, evaluation: Evaluation) -> str:
     """One line for each sample; what is not known is empty."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(COLUMNS)
     standing, threat = evaluation.standing(0), certifier.threat
+    rows = []
     for n, index in enumerate(verdicts.index):
         falsified = verdicts.status[n] == FALSIFIED
-        writer.writerow(
+        rows.append(
             [
                 index,
                 verdicts.label[n],
@@ -207,7 +205,7 @@ def verdicts_csv(verdicts: Verdicts, certifier: Certifier, evaluation: Evaluatio
                 int(standing[n]),
             ]
         )
-    return stream.getvalue()
+    return csv_text(COLUMNS, rows)
 
 
 def counter_examples(verdicts: Verdicts) -> bytes:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xrobust.evaluation.certification import Verdicts
+from xrobust.files import csv_text
 
 POINTS = 201  # radii in the table
 SHARES = (0.0, 0.5, 1.0, 1.5, 2.0)  # of ε, in the summary
@@ -34,10 +33,6 @@ def radii_summary(radii: NDArray, eps: float) -> dict[str, Any]:
 
 def radii_csv(radii: NDArray) -> str:
     """Certified accuracy at radii from 0 to the largest."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(("radius", "certified", "samples", "certified_accuracy"))
-    for radius in np.linspace(0, radii.max(), POINTS):
-        count = count_above(radii, radius)
-        writer.writerow((f"{radius:.8g}", count, len(radii), count / len(radii)))
-    return stream.getvalue()
+    counts = [(radius, count_above(radii, radius)) for radius in np.linspace(0, radii.max(), POINTS)]
+    rows = [(f"{radius:.8g}", count, len(radii), count / len(radii)) for radius, count in counts]
+    return csv_text(("radius", "certified", "samples", "certified_accuracy"), rows)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from typing import Any
 
 import numpy as np
@@ -13,6 +11,7 @@ from xrobust.evaluation.batch import turns
 from xrobust.evaluation.ladder import Ladder
 from xrobust.evaluation.outcome import MISCLASSIFIED, STANDING, Evaluation
 from xrobust.export.result import AccuracyResult
+from xrobust.files import csv_text
 
 COLUMNS = (
     "index",
@@ -72,19 +71,17 @@ def samples_csv(evaluation: Evaluation) -> str:
 
     `broken_by` is "clean" for samples that are wrong without an attack.
     """
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(COLUMNS)
     outcomes = evaluation.outcomes
     rungs = [(ladder, rung) for ladder in evaluation.ladders for rung in ladder.rungs]
+    rows = []
     for n, head in enumerate(zip(outcomes.index, outcomes.label, outcomes.clean_prediction, strict=True)):
         for place, (ladder, rung) in enumerate(rungs):
             fate = outcomes.broken_by[n, place]
             distance = "" if fate == STANDING else f"{outcomes.distance[n, place]:.6g}"
             eps = f"{rung.threat.radius:.8g}"
             by = _breaker(ladder, fate)
-            writer.writerow([*head, str(rung.threat), eps, by, outcomes.prediction[n, place], distance])
-    return stream.getvalue()
+            rows.append([*head, str(rung.threat), eps, by, outcomes.prediction[n, place], distance])
+    return csv_text(COLUMNS, rows)
 
 
 def _breaker(ladder: Ladder, fate: int) -> str:

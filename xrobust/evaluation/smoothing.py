@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -22,6 +20,7 @@ from xrobust.evaluation.images import device_of, unit
 from xrobust.evaluation.sample_arrays import SampleArrays
 from xrobust.evaluation.store import Tally, in_batches, positions
 from xrobust.export.result import AccuracyResult
+from xrobust.files import csv_text
 from xrobust.randomness import mix
 from xrobust.smoothing import ABSTAIN, Procedure
 
@@ -150,21 +149,14 @@ def smoothing_summary(smoothed: Smoothed, procedure: Procedure) -> dict[str, Any
 
 def samples_csv(smoothed: Smoothed) -> str:
     """One line for each image; an abstention has prediction −1."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows(zip(*(smoothed.arrays()[name].tolist() for name in COLUMNS), strict=True))
-    return stream.getvalue()
+    columns = (smoothed.arrays()[name].tolist() for name in COLUMNS)
+    return csv_text(COLUMNS, zip(*columns, strict=True))
 
 
 def cohen_tsv(smoothed: Smoothed) -> str:
     """The same in the format of Cohen et al. 2019: idx, label, predict, radius, correct, time, with tabs between."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, delimiter="\t", lineterminator="\n")
-    writer.writerow(COHEN_COLUMNS)
     times = [timedelta(seconds=seconds) for seconds in smoothed.seconds.tolist()]
     whole = (smoothed.index, smoothed.label, smoothed.prediction)
     correct = smoothed.correct.astype(int)
     columns = (*(column.tolist() for column in (*whole, smoothed.radius, correct)), times)
-    writer.writerows(zip(*columns, strict=True))
-    return stream.getvalue()
+    return csv_text(COHEN_COLUMNS, zip(*columns, strict=True), delimiter="\t")

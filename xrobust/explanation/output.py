@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +13,7 @@ from xrobust.attributions import Attribution
 from xrobust.explanation.measurement import Measurement
 from xrobust.explanation.panel import first_images, panel_data
 from xrobust.export.explanation_table import card_markdown
-from xrobust.files import replace_file
+from xrobust.files import csv_text, replace_file
 from xrobust.metrics import Probe
 from xrobust.report.explanations import card_page
 from xrobust.report.panel import draw_panel, png
@@ -43,14 +41,11 @@ def write_outputs(
 
 def samples_csv(probes: Sequence[Probe], measurements: Sequence[Measurement]) -> str:
     """One row an image, one column a measurement; empty where undefined."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["index", "label", "prediction", *(measured.key for measured in measurements)])
     head = [
         (int(i), int(y), int(p))
         for probe in probes
         for i, y, p in zip(probe.index, probe.y, probe.prediction, strict=True)
     ]
     columns = [[f"{v:.8g}" if np.isfinite(v) else "" for v in measured.values] for measured in measurements]
-    writer.writerows([*start, *row] for start, row in zip(head, zip(*columns, strict=True), strict=True))
-    return stream.getvalue()
+    header = ["index", "label", "prediction", *(measured.key for measured in measurements)]
+    return csv_text(header, ([*start, *row] for start, row in zip(head, zip(*columns, strict=True), strict=True)))

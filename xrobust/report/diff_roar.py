@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -11,6 +9,8 @@ from matplotlib.figure import Figure
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+
+from xrobust.files import csv_text
 
 MARKERS = "os^Dvx+*"  # told apart without colour, too
 
@@ -32,13 +32,12 @@ class Score(Protocol):
 
 def scores_csv(scores: Sequence[Score]) -> str:
     """One row for each attribution, share and seed."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["attribution", "share", "seed", "most_relevant_accuracy", "least_relevant_accuracy"])
-    for score in scores:
-        for seed, pair in enumerate(zip(score.most, score.least, strict=True)):
-            writer.writerow([score.attribution, score.share, seed, *pair])
-    return stream.getvalue()
+    rows = [
+        (score.attribution, score.share, seed, *pair)
+        for score in scores
+        for seed, pair in enumerate(zip(score.most, score.least, strict=True))
+    ]
+    return csv_text(("attribution", "share", "seed", "most_relevant_accuracy", "least_relevant_accuracy"), rows)
 
 
 def draw_scores(scores: Sequence[Score]) -> Figure:
