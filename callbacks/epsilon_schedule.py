@@ -9,6 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from xrobust.defenses import RobustClassifier
+from xrobust.defenses.base import share_done
 
 
 class EpsilonSchedule(pl.Callback):
@@ -33,7 +34,7 @@ class EpsilonSchedule(pl.Callback):
     ) -> None:
         if pl_module.attack is None or self._full is None:
             return
-        factor = self.schedule(min(trainer.global_step / trainer.estimated_stepping_batches, 1.0))
+        factor = self.schedule(share_done(trainer))
         if factor != self._factor:
             self._factor = factor
             pl_module.attack = pl_module.attack.with_eps(self._full * Fraction(factor))

@@ -42,9 +42,6 @@ from xrobust.defenses import (
     CROWNIBPTraining,
     ExpIBP,
     IBPTraining,
-    LinearRamp,
-    SmoothRamp,
-    StepRamp,
     WongKolter,
 )
 from xrobust.defenses.ibp_weights import imbalance, initialise, tightness
@@ -53,7 +50,7 @@ from xrobust.defenses.soft_labels import check_soft_labels
 from xrobust.defenses.taps import cut, linked, tail_of
 from xrobust.errors import UserError
 from xrobust.models import CNN7, FullyConnected, PreActResNet
-from xrobust.schedules import Constant
+from xrobust.schedules import Constant, Ramp
 from xrobust.threat import ThreatModel
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated", "ignore:.*does not have many workers")
@@ -440,26 +437,6 @@ def test_kappa_and_beta_follow_the_radius(batch: Digits) -> None:
     assert float(terms["kappa"]) == pytest.approx(0.875) and float(terms["beta"]) == pytest.approx(0.8)
 
 
-@pytest.mark.parametrize("ramp", [LinearRamp, SmoothRamp, StepRamp])
-def test_ramps_wait_rise_and_end_exactly_at_one(ramp: type) -> None:
-    factor = ramp(start=0.2, end=0.6)
-    values = [factor(t / 100) for t in range(101)]
-    assert values[:21] == [0] * 21 and values[60:] == [1] * 41
-    assert values == sorted(values) and 0 < values[59] < 1
-    assert ramp(start=0.0, end=0.0)(0.0) == 1
-
-
-def test_the_smooth_ramp_starts_as_a_fourth_power_and_goes_on_linearly() -> None:
-    factor = SmoothRamp(start=0.0, end=1.0, middle=0.25)
-    assert factor(0.2) / factor(0.1) == pytest.approx(16)
-    slopes = [(factor(t + 1e-6) - factor(t - 1e-6)) / 2e-6 for t in (0.25, 0.4, 0.9)]
-    assert slopes == pytest.approx([slopes[0]] * 3, rel=1e-4)
-    assert factor(1 - 1e-12) == pytest.approx(1)
-    assert SmoothRamp(end=1.0, middle=0.0)(0.3) == pytest.approx(0.3)
-    assert SmoothRamp(end=1.0, middle=1.0)(0.5) == pytest.approx(1 / 16)
-    assert [StepRamp(end=1.0, steps=4)(t) for t in (0.24, 0.26, 0.99)] == [0, 0.25, 0.75]
-
-
 # TAPS.
 
 
@@ -542,8 +519,6 @@ def test_the_network_is_cut_after_the_right_operation(batch: Digits) -> None:
         (lambda: made(CROWNIBPTraining, beta=2.0), r"defense\.beta"),
         (lambda: made(TAPS, link=0.6), r"defense\.link"),
         (lambda: made(TAPS, steps=0), r"defense\.steps"),
-        (lambda: SmoothRamp(start=0.5, end=0.2), r"start ≤ end"),
-        (lambda: StepRamp(steps=0), r"StepRamp\.steps"),
     ],
 )
 def test_values_outside_their_range_are_refused(make: Callable[[], Any], words: str) -> None:
@@ -621,7 +596,7 @@ def test_no_epoch_of_the_ramp_is_selected(
 ) -> None:
     method = method_named("ibp").float()
     checkpoint = BestCheckpoint(str(tmp_path))
-    fitted(method, digits, EpsilonSchedule(LinearRamp(end=0.6)), Measured(**planted), checkpoint)
+    fitted(method, digits, EpsilonSchedule(Ramp(end=0.6)), Measured(**planted), checkpoint)
     epoch = torch.load(checkpoint.best_model_path, weights_only=True)["epoch"]
     assert epoch == best
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from xrobust.attributions.base import Attribution, Score
-from xrobust.errors import at_least
+from xrobust.attributions.base import Score
+from xrobust.attributions.smooth_grad import SmoothGrad
 from xrobust.frame import logits_of
-from xrobust.randomness import Generator, SampleStreams, normal_like
+from xrobust.randomness import Generator, normal_like
 from xrobust.smoothing import mean_log_probability
 
 
 @dataclass(frozen=True, kw_only=True)
-class SmoothedGradient(Attribution):
+class SmoothedGradient(SmoothGrad):
     """a = ∇ₓ s(log p̄(x)), p̄(x) = (1/n) Σ_k softmax f(x + δ_k), δ_k ~ N(0, σ²I): the score of the smoothed classifier.
 
     For a label it is ∇ log p̄_y = Σ_k r_k ∇ log p_y(x + δ_k) with r_k = p_y(x + δ_k) / Σ_j p_y(x + δ_j): SmoothGrad of
@@ -26,19 +25,12 @@ class SmoothedGradient(Attribution):
     The draws of all images, (n, N, C, H, W), are in memory at once; only passes through the model are bounded.
 
     Args:
-        sigma: σ > 0, best that of the certificates.
+        sigma: σ ≥ 0, best that of the certificates.
         samples: n ≥ 1.
         seed: of the noise when the call gives no generator.
     """
 
     sigma: float = 0.5
-    samples: int = 50
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        at_least(type(self).__name__, 0.0, sigma=self.sigma)
-        at_least(type(self).__name__, 1, samples=self.samples)
 
     def attribute(
         self, model: nn.Module, x: Tensor, score: Score, create_graph: bool, generator: Generator | None
@@ -64,13 +56,3 @@ class SmoothedGradient(Attribution):
             for part, weight in zip(parts, weights.split(self.batch_size), strict=True)
         ]
         return torch.cat(gradients).view_as(noise).sum(0)
-
-    def settings(self) -> Mapping[str, Attribution]:
-        """Half and twice the noise."""
-        return {
-            "half the noise": replace(self, sigma=self.sigma / 2),
-            "twice the noise": replace(self, sigma=2 * self.sigma),
-        }
-
-    def default_generator(self, count: int) -> Generator:
-        return SampleStreams(self.seed, range(count))

@@ -11,7 +11,6 @@ from xrobust.defenses.expressive import CCIBP, MTLIBP, ExpIBP
 from xrobust.defenses.free_at import FreeAdversarialTraining
 from xrobust.defenses.gaussian_smoothing import GaussianSmoothing
 from xrobust.defenses.gloro import GloRo, GloRoTRADES
-from xrobust.defenses.gloro_schedules import HeldDecay, LogarithmicRamp
 from xrobust.defenses.grad_align import GradAlign
 from xrobust.defenses.gradient_regularized import GradientRegularized
 from xrobust.defenses.hat import HAT
@@ -23,7 +22,6 @@ from xrobust.defenses.multi_threat import MultiThreatTraining
 from xrobust.defenses.n_fgsm import NFGSM
 from xrobust.defenses.optimization import Optimization
 from xrobust.defenses.pgd_at import PGDAdversarialTraining
-from xrobust.defenses.ramps import LinearRamp, SmoothRamp, StepRamp
 from xrobust.defenses.sabr import SABR
 from xrobust.defenses.score import SCORE
 from xrobust.defenses.smooth_adv import SmoothAdv
@@ -58,11 +56,8 @@ __all__ = [
     "GloRoTRADES",
     "GradAlign",
     "GradientRegularized",
-    "HeldDecay",
     "IBPTraining",
-    "LinearRamp",
     "LipschitzTraining",
-    "LogarithmicRamp",
     "Loss",
     "MultiThreatTraining",
     "Optimization",
@@ -70,8 +65,6 @@ __all__ = [
     "RobustClassifier",
     "SmoothAdv",
     "SmoothMix",
-    "SmoothRamp",
     "StandardTraining",
-    "StepRamp",
     "WongKolter",
 ]

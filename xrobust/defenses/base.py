@@ -121,6 +121,11 @@ class RobustClassifier(pl.LightningModule, ABC):
         with torch.autocast(x.device.type, enabled=False):
             return self.model(x).argmax(1)
 
+    @property
+    def progress(self) -> float:
+        """The share of the run that is done; 1 without a trainer."""
+        return 1.0 if self._trainer is None else share_done(self._trainer)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = self.config
 
@@ -135,6 +140,11 @@ class RobustClassifier(pl.LightningModule, ABC):
         if name not in self.train_metrics:
             self.train_metrics[name] = kind().to(self.device)
         return self.train_metrics[name]
+
+
+def share_done(trainer: pl.Trainer) -> float:
+    """The share of the run's optimiser steps that are done, in [0, 1]."""
+    return min(trainer.global_step / trainer.estimated_stepping_batches, 1.0)
 
 
 def mean_cross_entropy(logits: Tensor, y: Tensor, label_smoothing: float = 0.0) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -17,18 +16,17 @@ from xrobust.attacks import FGSM, Attack
 from xrobust.certification import (
     Bounds,
     Box,
-    Graph,
     Network,
     batch_statistics,
     input_box,
     interval_bounds,
     margins,
-    trace,
 )
 from xrobust.defenses.adversarial import check_share
 from xrobust.defenses.base import Loss, RobustClassifier, mean_cross_entropy
 from xrobust.defenses.ibp_weights import imbalance, initialise, relu_preactivations, tightness
 from xrobust.defenses.interval_network import for_training
+from xrobust.defenses.traced_graph import TracedGraph
 from xrobust.errors import UserError, at_least, one_of
 from xrobust.randomness import mix
 from xrobust.threat import ThreatModel
@@ -151,7 +149,7 @@ class CertifiedTraining(RobustClassifier):
         self.shi_weight = shi_weight
         self.shi_tolerance = shi_tolerance
         self._weights_are_set = initialisation == "none"
-        self._traced: tuple[Any, torch.Size, Graph] | None = None
+        self._graph = TracedGraph()
         self._seen: Tensor | None = None  # the measurement that `val/selection` looked at last
 
     @abstractmethod
@@ -199,14 +197,8 @@ class CertifiedTraining(RobustClassifier):
         needed = clean_gradient or any(isinstance(module, _BatchNorm) for module in self.model.modules())
         with batch_statistics(self.model) as statistics, torch.set_grad_enabled(needed):
             logits = self.model(x)
-        network = for_training(self._graph(x).network(statistics))
+        network = for_training(self._graph(self.model, x).network(statistics))
         return Batch(x, y, x_adv, self.attack.threat, logits, network)
-
-    def _graph(self, x: Tensor) -> Graph:
-        """The graph of the model, which follows its weights: traced once, and anew for a copy of this module."""
-        if self._traced is None or self._traced[0]() is not self.model or self._traced[1] != x.shape[1:]:
-            self._traced = (weakref.ref(self.model), x.shape[1:], trace(self.model, x[0]))
-        return self._traced[2]
 
     def _penalty(self, bounds: Bounds) -> Tensor:
         """λ (1 − ε/ε_max) (R_tight + R_balance)."""

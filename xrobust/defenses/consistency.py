@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from xrobust.defenses.base import Loss, mean_cross_entropy
-from xrobust.defenses.smoothed import SmoothedTraining, copied, kl_between
+from xrobust.defenses.objectives import kl_divergence
+from xrobust.defenses.smoothed import SmoothedTraining, copied
 from xrobust.errors import at_least
 from xrobust.smoothing import mean_log_probability
 
@@ -34,7 +35,7 @@ class Consistency(SmoothedTraining):
         logits = self.logits_under(x, self.noise(x))
         averaged = mean_log_probability(logits)
         natural = mean_cross_entropy(logits.flatten(0, 1), copied(y, self.copies))
-        divergence = kl_between(averaged, logits.log_softmax(2)).mean()
+        divergence = kl_divergence(averaged, logits).mean()
         entropy = -(averaged.exp() * averaged).sum(1).mean()
         value = natural + self.consistency * divergence + self.entropy * entropy
         terms = {"cross_entropy": natural, "consistency": divergence, "entropy": entropy}

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import weakref
 from abc import abstractmethod
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Size, Tensor
+from torch import Tensor
 
 from xrobust.attacks import FGSM, Attack
-from xrobust.certification import Graph, PowerIteration, batch_statistics, pairwise_constants, trace
+from xrobust.certification import PowerIteration, batch_statistics, pairwise_constants
 from xrobust.defenses.base import Loss, RobustClassifier, at_least_float32
+from xrobust.defenses.traced_graph import TracedGraph
 from xrobust.errors import at_least, one_of
 from xrobust.threat import ThreatModel
 
@@ -40,8 +40,7 @@ class LipschitzTraining(RobustClassifier):
         at_least("defense", 1, iterations=iterations)
         self.attack = FGSM(threat=threat if train_eps is None else threat.with_eps(train_eps))
         self.norms = PowerIteration(iterations, seed=self._seed)
-        self.progress = 1.0  # the share of the run that is done
-        self._traced: tuple[Any, Size, Graph] | None = None
+        self._graph = TracedGraph()
 
     @abstractmethod
     def loss_on(self, logits: Tensor, slopes: Tensor, y: Tensor) -> Loss:
@@ -62,12 +61,9 @@ class LipschitzTraining(RobustClassifier):
         with batch_statistics(self.model) as statistics:
             logits = at_least_float32(self.model(x))
         with torch.autocast(x.device.type, enabled=False):
-            slopes = pairwise_constants(self._graph(x).network(statistics), self.norms)
+            slopes = pairwise_constants(self._graph(self.model, x).network(statistics), self.norms)
             loss = self.loss_on(logits, slopes.to(logits.dtype), y)
         return replace(loss, terms={"largest_slope": slopes.amax(), **loss.terms})
-
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        self.progress = min(self.trainer.global_step / self.trainer.estimated_stepping_batches, 1.0)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
@@ -75,12 +71,6 @@ class LipschitzTraining(RobustClassifier):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.norms.vectors = dict(checkpoint["power_iteration"])
-
-    def _graph(self, x: Tensor) -> Graph:
-        """The graph of the model, which follows its weights: traced once, and anew for a copy of this module."""
-        if self._traced is None or self._traced[0]() is not self.model or self._traced[1] != x.shape[1:]:
-            self._traced = (weakref.ref(self.model), x.shape[1:], trace(self.model, x[0]))
-        return self._traced[2]
 
 
 def moved_logits(logits: Tensor, slopes: Tensor, classes: Tensor, eps: float) -> Tensor:

@@ -11,9 +11,9 @@ from xrobust.defenses.base import at_least_float32
 
 
 def kl_divergence(logits: Tensor, other: Tensor) -> Tensor:
-    """KL(softmax(logits) ‖ softmax(other)), summed over the classes, gradients on both sides: 2 × (N, K) → (N,)."""
-    log_p, log_q = at_least_float32(logits).log_softmax(1), at_least_float32(other).log_softmax(1)
-    return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(1)
+    """KL(softmax(logits) ‖ softmax(other)), summed over the classes, gradients on both sides: 2 × (…, K) → (…)."""
+    log_p, log_q = at_least_float32(logits).log_softmax(-1), at_least_float32(other).log_softmax(-1)
+    return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1)
 
 
 def boosted_term(logits: Tensor, y: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xrobust.defenses.base import Loss, RobustClassifier
+from xrobust.defenses.base import Loss, RobustClassifier, share_done
 from xrobust.defenses.second_order import refuse_compiled
 from xrobust.errors import UserError
 from xrobust.regularizers import Regularizer
@@ -77,7 +77,7 @@ class Regularization:
     def _progress(self) -> float:
         """The share of the run that is done; 0 without a trainer."""
         trainer = self.defense._trainer
-        return 0.0 if trainer is None else min(trainer.global_step / trainer.estimated_stepping_batches, 1.0)
+        return 0.0 if trainer is None else share_done(trainer)
 
     def _share_of_eps(self) -> Fraction:
         attack = self.defense.attack

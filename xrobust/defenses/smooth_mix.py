@@ -11,7 +11,8 @@ from torch import Tensor
 from xrobust.attacks import PGD
 from xrobust.defenses.adversarial import check_share
 from xrobust.defenses.base import Loss, mean_cross_entropy
-from xrobust.defenses.smoothed import SmoothedTraining, copied, kl_between
+from xrobust.defenses.objectives import kl_divergence
+from xrobust.defenses.smoothed import SmoothedTraining, copied
 from xrobust.defenses.soft_labels import hard_labels
 from xrobust.errors import UserError, at_least
 from xrobust.randomness import uniform_like
@@ -64,7 +65,7 @@ class SmoothMix(SmoothedTraining):
         x_mix = x + per_sample(share, x) * (confident - x)
         kept, uniform = torch.log1p(-share), torch.log(share / averaged.shape[1])
         y_mix = torch.logaddexp(averaged + kept[:, None], uniform[:, None])
-        divergence = kl_between(y_mix, self.logits_under(x_mix, noise).log_softmax(2)).mean(0)
+        divergence = kl_divergence(y_mix, self.logits_under(x_mix, noise)).mean(0)
         mixed = torch.where(averaged.argmax(1) == hard_labels(y), divergence, 0.0).mean()
         weight = self.weight * (min(self.progress / self.warmup, 1.0) if self.warmup else 1.0)
         terms = {"cross_entropy": natural, "mixed": mixed}

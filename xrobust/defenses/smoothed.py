@@ -51,18 +51,7 @@ class SmoothedTraining(RobustClassifier):
         self.noisy_accuracy.update(self.predict(x + noise) == y)
         self.log("val/noisy_accuracy", self.noisy_accuracy, prog_bar=True)
 
-    @property
-    def progress(self) -> float:
-        """The share of the run that is done; 1 without a trainer."""
-        trainer = self._trainer
-        return 1.0 if trainer is None else min(trainer.global_step / trainer.estimated_stepping_batches, 1.0)
-
 
 def copied(y: Tensor, copies: int) -> Tensor:
     """The labels of m copies of a batch, one copy after the other: (N, …) → (mN, …)."""
     return y.repeat(copies, *[1] * (y.dim() - 1))
-
-
-def kl_between(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(p ‖ q) of log-probabilities, summed over the classes, gradients on both sides: (…, K) → (…)."""
-    return (log_p.exp() * (log_p - log_q)).sum(-1)

@@ -48,7 +48,8 @@ def out_of_reach(metrics: Mapping[str, ExplanationMetric], probe: Probe) -> dict
     """The metrics that ask for what the probe does not have, each with what it needs."""
     there, found = probe.parts_there(), {}
     for name, metric in metrics.items():
-        needs = [*(REMEDIES[need] for need in sorted(metric.needs - there)), metric.lacks(probe)]
+        lacking = metric.lacks(probe) if len(probe) else None  # a process may have no images to ask about
+        needs = [*(REMEDIES[need] for need in sorted(metric.needs - there)), lacking]
         found[name] = " and ".join(filter(None, needs))
     return {name: needs for name, needs in found.items() if needs}
 

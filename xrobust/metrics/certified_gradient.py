@@ -31,8 +31,6 @@ class CertifiedGradient(ExplanationMetric):
         self.preactivations = preactivations
 
     def lacks(self, probe: Probe) -> str | None:
-        if not len(probe):
-            return None
         if probe.threat.norm != "linf":
             return f"an Linf threat model instead of {probe.threat}"
         try:

@@ -24,8 +24,6 @@ class CertifiedGradientBound(ExplanationMetric):
     uses_attribution = False
 
     def lacks(self, probe: Probe) -> str | None:
-        if not len(probe):
-            return None
         try:
             slopes(probe.model, probe.x[0])
         except UserError as error:

@@ -120,7 +120,22 @@ class CayleyConv2d(nn.Conv2d):
         return F.conv2d(input, self.effective_weight(), self.bias, self.stride)
 
 
-class SLLLinear(nn.Module):
+class _SLL(nn.Module):
+    """What SLL layers share: V, b, and q as exp(log_q), all by V's first dimension."""
+
+    def __init__(self, weight: Tensor):
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+        self.bias = nn.Parameter(torch.zeros(len(weight)))
+        self.log_q = nn.Parameter(torch.zeros(len(weight)))
+
+    def diagonal(self) -> Tensor:
+        """The diagonal of T, (hidden,)."""
+        q = self.log_q.exp()
+        return (autocorrelation(self.weight) * q).sum(1) / q + TINY
+
+
+class SLLLinear(_SLL):
     """x − 2 Vᵀ T⁻¹ ReLU(V x + b), T_ii = Σ_j |V Vᵀ|_ij q_j / q_i with q > 0 (Araujo et al. 2023).
 
     Args:
@@ -131,40 +146,24 @@ class SLLLinear(nn.Module):
     """
 
     def __init__(self, features: int, hidden: int | None = None):
-        super().__init__()
-        self.weight = nn.Parameter(nn.init.orthogonal_(torch.empty(hidden or features, features)))
-        self.bias = nn.Parameter(torch.zeros(hidden or features))
-        self.log_q = nn.Parameter(torch.zeros(hidden or features))
-
-    def diagonal(self) -> Tensor:
-        """The diagonal of T, (hidden,)."""
-        q = self.log_q.exp()
-        return (autocorrelation(self.weight) * q).sum(1) / q + TINY
+        super().__init__(nn.init.orthogonal_(torch.empty(hidden or features, features)))
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = torch.relu(F.linear(x, self.weight, self.bias))
         return x - F.linear(2 * hidden / self.diagonal(), self.weight.T)
 
 
-class SLLConv2d(nn.Module):
+class SLLConv2d(_SLL):
     """The same with a convolution V of odd kernel and zero padding, which keeps the image's size.
 
     Shapes: (N, channels, H, W) → (N, channels, H, W).
     """
 
     def __init__(self, channels: int, hidden: int | None = None, kernel_size: int = 3):
-        super().__init__()
         weight = torch.zeros(hidden or channels, channels, kernel_size, kernel_size)
         nn.init.orthogonal_(weight[:, :, kernel_size // 2, kernel_size // 2])
-        self.weight = nn.Parameter(weight)
-        self.bias = nn.Parameter(torch.zeros(hidden or channels))
-        self.log_q = nn.Parameter(torch.zeros(hidden or channels))
+        super().__init__(weight)
         self.padding = kernel_size // 2
-
-    def diagonal(self) -> Tensor:
-        """The diagonal of T, (hidden,)."""
-        q = self.log_q.exp()
-        return (autocorrelation(self.weight) * q).sum(1) / q + TINY
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = torch.relu(F.conv2d(x, self.weight, self.bias, padding=self.padding))
