@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytorch_lightning as pl
@@ -13,6 +14,7 @@ from torch import Tensor
 import xrobust
 from xrobust.config.build import build
 from xrobust.defenses import Loss, RobustClassifier
+from xrobust.errors import UserError
 from xrobust.export.bundle import save_bundle
 from xrobust.schedules import Constant
 
@@ -53,7 +55,9 @@ def built_defense(name: str, optimizer=sgd) -> tuple[RobustClassifier, dict]:
     return defense, config
 
 
-def trained(defense: RobustClassifier, config: dict, epochs: int, checkpoint: Path | None = None) -> pl.Trainer:
+def trained(
+    defense: RobustClassifier, config: dict, epochs: int, checkpoint: Path | None = None, **options: Any
+) -> pl.Trainer:
     trainer = pl.Trainer(
         accelerator="cpu",
         max_epochs=epochs,
@@ -63,6 +67,7 @@ def trained(defense: RobustClassifier, config: dict, epochs: int, checkpoint: Pa
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
+        **options,
     )
     trainer.fit(defense, datamodule=build(config["data"], "data"), ckpt_path=checkpoint, weights_only=True)
     return trainer
@@ -132,6 +137,34 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(name: str, tmp_pa
     trained(second, config, epochs=2, checkpoint=tmp_path / "half.ckpt")
     for a, b in zip(whole.model.state_dict().values(), second.model.state_dict().values(), strict=True):
         assert torch.equal(a, b)
+
+
+class WeightsAtTheStart(pl.Callback):
+    """As the first batch finds them: a method may initialise them."""
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if batch_idx == 0:
+            self.weights = flat(pl_module)
+
+
+def flat(module: pl.LightningModule) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in module.model.parameters()])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_bfloat16_clipping_and_accumulation_work_together_or_are_refused(name: str) -> None:
+    defense, config = built_defense(name)
+    start = WeightsAtTheStart()
+    options = {"precision": "bf16-mixed", "gradient_clip_val": 1e-3, "callbacks": [start]}
+    try:
+        updates = trained(defense, config, epochs=1, accumulate_grad_batches=2, **options).global_step
+    except UserError as error:
+        assert "accumulate_grad_batches" in str(error)
+        updates = trained(defense, config, epochs=1, **options).global_step * defense.replays
+    moved = (flat(defense) - start.weights).norm().item()
+    assert 0 < moved <= 1.01 * 0.01 * 1e-3 * updates  # the learning rate, the bound on a gradient
 
 
 @pytest.mark.parametrize("name", NAMES)

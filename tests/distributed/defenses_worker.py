@@ -1,12 +1,13 @@
-"""One process that trains the special methods for a few batches, and says where their weights ended.
+"""One process that trains the methods of `<folder>/methods.json` for a few batches, and says where their weights ended.
 
-Started by torchrun, or alone; writes `<folder>/rank_<r>_of_<n>.json`: the weights of each method. The batches hold the
-same images for every number of processes.
+Started by torchrun, or alone; writes `<folder>/rank_<r>_of_<n>_seed_<s>.json`: the weights of each method. The batches
+hold the same images for every number of processes and every seed.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -18,49 +19,25 @@ from torch import nn
 
 sys.path[:0] = [str(Path(__file__).parents[2])]
 
-from xrobust.attacks import FGSM, PGD  # noqa: E402
-from xrobust.attacks.near_start_pgd import NearStartPGD  # noqa: E402
+from xrobust.config.build import build  # noqa: E402
 from xrobust.data.loader import TrainingLoader  # noqa: E402
-from xrobust.defenses import (  # noqa: E402
-    HAT,
-    MART,
-    NFGSM,
-    TRADES,
-    FreeAdversarialTraining,
-    GradAlign,
-    MultiThreatTraining,
-    RobustClassifier,
-)
+from xrobust.defenses import RobustClassifier  # noqa: E402
+from xrobust.models import SmallCNN  # noqa: E402
 from xrobust.schedules import Constant  # noqa: E402
-from xrobust.threat import ThreatModel  # noqa: E402
 
 warnings.simplefilter("ignore")
 torch.set_num_threads(1)
 
-LINF, L2 = ThreatModel("linf", "0.1"), ThreatModel("l2", "0.5")
-PLAIN = PGD(threat=LINF, steps=2, random_start=False)
-KL = NearStartPGD(threat=LINF, steps=2, loss="kl")
-BATCH, BATCHES = 32, 3
+BATCH, BATCHES = 16, 2
 
 
-def network() -> nn.Sequential:
+def network() -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.Softplus(), nn.Linear(12, 10))
+    return SmallCNN(num_classes=10, in_channels=1, image_size=8)
 
 
-# The first two draw no random numbers, so that any number of processes must give the same weights.
-METHODS = {
-    "free_at": (FreeAdversarialTraining, {"threat": LINF, "replays": 3}),
-    "mart": (MART, {"attack": PLAIN}),
-    "grad_align": (GradAlign, {"attack": FGSM(threat=LINF), "weight": 1.0}),
-    "n_fgsm": (NFGSM, {"attack": FGSM(threat=LINF)}),
-    "trades": (TRADES, {"attack": KL}),
-    "hat": (HAT, {"attack": KL, "helper": network()}),
-    "multi_threat": (
-        MultiThreatTraining,
-        {"attacks": {"linf": PLAIN, "l2": PGD(threat=L2, steps=2)}, "combine": "random"},
-    ),
-}
+def sgd(parameters):
+    return torch.optim.SGD(parameters, lr=0.1)
 
 
 def train(method: RobustClassifier, processes: int) -> int:
@@ -85,16 +62,23 @@ def train(method: RobustClassifier, processes: int) -> int:
     return trainer.global_rank
 
 
-def main(folder: Path, processes: int) -> None:
-    weights, rank = {}, 0
-    for name, (kind, arguments) in METHODS.items():
-        sgd = lambda parameters: torch.optim.SGD(parameters, lr=0.1)  # noqa: E731
-        method = kind(model=network(), optimizer=sgd, schedule=Constant(), **arguments)
-        rank = train(method, processes)
-        weights[name] = torch.cat([p.detach().flatten() for p in method.model.parameters()]).tolist()
-    weights["untrained"] = torch.cat([p.detach().flatten() for p in network().parameters()]).tolist()
-    (folder / f"rank_{rank}_of_{processes}.json").write_text(json.dumps(weights))
+def main(folder: Path, processes: int, *seeds: int) -> None:
+    os.chdir(folder)
+    methods = json.loads(Path("methods.json").read_text())
+    for seed in seeds:
+        weights, rank = {}, 0
+        for name, config in methods.items():
+            method = build(config, "defense", model=network(), optimizer=sgd, schedule=Constant(), seed=seed)
+            before = flat(method.model)
+            rank = train(method, processes)
+            assert not torch.equal(flat(method.model), before), name
+            weights[name] = flat(method.model).tolist()
+        Path(f"rank_{rank}_of_{processes}_seed_{seed}.json").write_text(json.dumps(weights))
+
+
+def flat(model: nn.Module) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))
