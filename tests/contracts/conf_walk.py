@@ -45,6 +45,7 @@ AT_RUN_TIME = {
     "certify": ["certifier_name=test"],
     "smooth": ["noise_name=test"],
     "explain": [],
+    "export": ["run=runs/test"],
 }
 
 

@@ -14,8 +14,8 @@ from xrobust.config.check import check_run, resolve_target
 from xrobust.errors import UserError
 
 MOUNTS = {"attack": "attack@train_attack"}
-LISTS = ("attribution", "metrics", "regularizers", "callbacks", "pieces", "logger", "check")
-COMMANDS = {"check": "evaluate", "noise": "smooth"}  # groups of other commands than train.py
+LISTS = ("attribution", "metrics", "regularizers", "callbacks", "pieces", "logger", "check", "formats")
+COMMANDS = {"check": "evaluate", "noise": "smooth", "formats": "export"}  # groups of other commands than train.py
 
 
 def command_of(group: str, name: str) -> str:
@@ -37,6 +37,8 @@ EVERY_CHOICE = [
     ("group", "names"), EVERY_CHOICE, ids=lambda value: value if isinstance(value, str) else value[0]
 )
 def test_every_choice_composes_and_passes_the_signature_check(group: str, names: list[str]) -> None:
+    for kind, plugin in re.findall(r"override /hydra/(\w+): (\w+)", (CONF / group / f"{names[0]}.yaml").read_text()):
+        pytest.importorskip(f"hydra_plugins.hydra_{plugin}_{kind}")
     mount = MOUNTS.get(group, group)
     choice = f"{mount}=[{','.join(names)}]" if group in LISTS else f"{mount}={names[0]}"
     given = [override for name in names for override in GIVEN.get(f"{group}={name}", [])]

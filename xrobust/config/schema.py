@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import MISSING, OmegaConf
+
+from xrobust.errors import UserError
 
 
 @dataclass
@@ -158,6 +164,31 @@ class DiffRoarConfig(_Command):
     batch_size: int = 256
 
 
+@dataclass
+class CompareConfig:
+    """What `python -m xrobust.compare` reads."""
+
+    runs: Any = MISSING
+    group: Any = "defense"
+    output: str | None = None
+    panel_images: int = 4
+    bootstrap: int = 2000
+    seed: int = 0
+    debug: bool = False
+
+
+@dataclass
+class ExportConfig:
+    """What `python -m xrobust.export` reads; one field a Hydra group or a plain switch."""
+
+    run: str = MISSING
+    data: Any = None
+    formats: dict[str, Any] = field(default_factory=dict)
+    check_images: int = 64
+    output: str | None = None
+    debug: bool = False
+
+
 def register() -> None:
     """Make the schema and the resolvers available to the files in conf/."""
     ConfigStore.instance().store(name="train_schema", node=TrainConfig)
@@ -166,8 +197,26 @@ def register() -> None:
     ConfigStore.instance().store(name="smooth_schema", node=SmoothConfig)
     ConfigStore.instance().store(name="explain_schema", node=ExplainConfig)
     ConfigStore.instance().store(name="diff_roar_schema", node=DiffRoarConfig)
+    ConfigStore.instance().store(name="compare_schema", node=CompareConfig)
+    ConfigStore.instance().store(name="export_schema", node=ExportConfig)
     OmegaConf.register_new_resolver("run_folder", _run_folder, replace=True, use_cache=True)
+    OmegaConf.register_new_resolver("multirun", _multirun, replace=True)
 
 
 def _run_folder(resume: str | None) -> str:
+    """A new folder, unless a run is resumed.
+
+    Raises:
+        UserError: in one of several processes that something else started: each would have a folder of its own.
+    """
+    count = "WORLD_SIZE" if "TORCHELASTIC_RUN_ID" in os.environ else "SLURM_NTASKS"
+    if resume is None and int(os.environ.get(count, 1)) > 1:
+        raise UserError("with torchrun or srun the processes need one folder: give hydra.run.dir=runs/<a new name>")
     return resume or datetime.now().strftime("runs/%Y-%m-%d_%H-%M-%S")
+
+
+def _multirun() -> str | None:
+    """The name of the multirun's folder; none in a single run."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return None
+    return Path(HydraConfig.get().sweep.dir).name

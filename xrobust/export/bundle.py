@@ -57,29 +57,52 @@ def save_bundle(
     Raises:
         UserError: if the architecture is not one of `xrobust.models`.
     """
+    description = describe(
+        architecture, class_names=class_names, training=training, results=results, explanation_card=explanation_card
+    )
+    return write_bundle(folder, model, description)
+
+
+def describe(
+    architecture: dict[str, Any],
+    *,
+    class_names: Sequence[str],
+    training: dict[str, Any],
+    results: Sequence[AccuracyResult] = (),
+    explanation_card: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The description of a model, which is a bundle's config.json but for the hash; see `save_bundle`."""
+    return {
+        "format": FORMAT,
+        "architecture": architecture,
+        "class_names": list(class_names),
+        "threat": training.get("threat"),
+        "training": training,
+        "results": [result.as_dict() for result in results],
+        "explanation_card": explanation_card,
+        "versions": {
+            "xrobust": xrobust.__version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+    }
+
+
+def write_bundle(folder: str | Path, model: nn.Module, description: Mapping[str, Any]) -> Path:
+    """Write a bundle with a description that `describe` or `read_config` gave, beside and renamed.
+
+    Raises:
+        UserError: if the architecture is not one of `xrobust.models`.
+    """
     folder = Path(folder)
-    _architecture_class(architecture, folder)
+    _architecture_class(description["architecture"], folder)
     beside = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir(parents=True)
     try:
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
         save_file(state, beside / "model.safetensors", metadata={"format": "pt"})
-        config = {
-            "format": FORMAT,
-            "architecture": architecture,
-            "class_names": list(class_names),
-            "threat": training.get("threat"),
-            "training": training,
-            "results": [result.as_dict() for result in results],
-            "explanation_card": explanation_card,
-            "versions": {
-                "xrobust": xrobust.__version__,
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-            },
-            "sha256": _sha256(beside / "model.safetensors"),
-        }
+        config = {**description, "sha256": file_sha256(beside / "model.safetensors")}
         (beside / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         (beside / "README.md").write_text(model_card(config), encoding="utf-8")
         if folder.exists():
@@ -140,23 +163,31 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> nn.Module:
     Raises:
         UserError: if there is no such file, it is damaged or altered, or it names a foreign architecture.
     """
+    return load_described(path)[0].to(device)
+
+
+def load_described(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """`load` on the CPU, and the description: that of the bundle, or, of a checkpoint, its training without results.
+
+    Raises:
+        UserError: as `load` does.
+    """
     path = Path(path)
     if path.is_dir():
-        config = read_config(path)
-        architecture, state = (
-            config["architecture"],
-            _read_weights(path / "model.safetensors", config["sha256"]),
-        )
+        description = read_config(path)
+        state = _read_weights(path / "model.safetensors", description["sha256"])
     elif path.is_file():
-        architecture, state = _read_checkpoint(path)
+        architecture, training, state = _read_checkpoint(path)
+        description = describe(architecture, class_names=(), training=training)
     else:
         raise UserError(f"{path}: there is no such bundle or checkpoint")
-    model = _architecture_class(architecture, path)(**{k: v for k, v in architecture.items() if k != "_target_"})
+    model = _network(description["architecture"], path)
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise UserError(f"{path}: the weights do not fit {architecture['_target_']}: {error}") from error
-    return model.to(device).eval()
+        target = description["architecture"]["_target_"]
+        raise UserError(f"{path}: the weights do not fit {target}: {error}") from error
+    return model.eval(), description
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
@@ -183,7 +214,7 @@ def read_config(folder: str | Path) -> dict[str, Any]:
 def _read_weights(file: Path, sha256: str) -> dict[str, torch.Tensor]:
     if not file.is_file():
         raise UserError(f"{file} is missing")
-    found = _sha256(file)
+    found = file_sha256(file)
     if found != sha256:
         raise UserError(f"{file} is damaged or altered: its SHA-256 is {found[:12]}…, config.json says {sha256[:12]}…")
     try:
@@ -192,19 +223,33 @@ def _read_weights(file: Path, sha256: str) -> dict[str, torch.Tensor]:
         raise UserError(f"{file} is damaged: {error}") from error
 
 
-def _read_checkpoint(file: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def _read_checkpoint(file: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, torch.Tensor]]:
+    """Architecture, configuration of the training, weights."""
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-        architecture = checkpoint["config"]["model"]
-        weights = checkpoint["state_dict"]
+        training, weights = checkpoint["config"], checkpoint["state_dict"]
+        architecture = training["model"]
     except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{file} is not a readable checkpoint of train.py: {reason}") from error
-    return architecture, {key.removeprefix("model."): v for key, v in weights.items() if key.startswith("model.")}
+    state = {key.removeprefix("model."): v for key, v in weights.items() if key.startswith("model.")}
+    return architecture, training, state
 
 
-def _architecture_class(architecture: dict[str, Any], place: Path) -> type[nn.Module]:
-    target = str(architecture.get("_target_"))
+def _network(architecture: Mapping[str, Any], place: Path) -> nn.Module:
+    """The network with random weights; none are downloaded, because the file brings them."""
+    kind = _architecture_class(architecture, place)
+    arguments = {key: value for key, value in architecture.items() if key != "_target_"}
+    if arguments.get("pretrained"):
+        arguments["pretrained"] = False
+    try:
+        return kind(**arguments)
+    except TypeError as error:
+        raise UserError(f"{place}: {architecture['_target_']} cannot be built: {error}") from error
+
+
+def _architecture_class(architecture: Mapping[str, Any], place: Path) -> type[nn.Module]:
+    target = str(architecture.get("_target_") if isinstance(architecture, Mapping) else None)
     module, _, name = target.rpartition(".")
     found = None
     if target.startswith(MODELS):
@@ -217,6 +262,7 @@ def _architecture_class(architecture: dict[str, Any], place: Path) -> type[nn.Mo
     return found
 
 
-def _sha256(file: Path) -> str:
+def file_sha256(file: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

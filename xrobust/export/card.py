@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xrobust.export.explanation_table import card_markdown
 from xrobust.export.result import RESULT_COLUMNS, result_cells, warnings_in
 
+MANY = 10  # class names in a sentence
 
-def model_card(config: dict[str, Any]) -> str:
+
+def model_card(config: Mapping[str, Any]) -> str:
     """Markdown: what the model is, how good it was measured to be and how, how to load it, what it is not for."""
-    architecture = dict(config["architecture"])
-    name = architecture.pop("_target_").rsplit(".", 1)[-1]
-    training = config["training"]
+    architecture, threat = config["architecture"], config["threat"]
+    ball = f"{threat['norm']}, ε = {threat['eps']} (pixels in [0, 1])" if threat else "no recorded threat model"
     rows = [f"| {' | '.join(result_cells(r))} |" for r in config["results"]]
     results = "\n".join([f"| {' | '.join(RESULT_COLUMNS)} |", "|---|---|---|---|---|", *rows])
-    threat = config["threat"] or {}
-    method = training.get("defense", {}).get("_target_", "unknown").rsplit(".", 1)[-1]
-    return f"""# {name}, {method}
+    return f"""# {title(config)}
 
-An image classifier with {len(config["class_names"])} classes ({", ".join(map(str, config["class_names"]))}),
-trained by xrobust {config["versions"]["xrobust"]} with {method} for the threat model
-{threat.get("norm")}, ε = {threat.get("eps")} (pixels in [0, 1]).
+An image classifier with {len(config["class_names"])} classes ({_some(config["class_names"])}),
+trained by xrobust {config["versions"]["xrobust"]} with {_method(config)} for the threat model
+{ball}.
 
 ## Results
 
@@ -29,7 +29,11 @@ trained by xrobust {config["versions"]["xrobust"]} with {method} for the threat 
 
 Accuracy under an attack is an upper bound of the true robust accuracy: a stronger attack may lower it.
 Certified accuracy is a lower bound: a better certifier may raise it.
-{_warnings(warnings_in(config["results"]))}
+{_warnings(config["results"])}
+## Training
+
+{_training(config)}
+
 ## Use
 
 ```python
@@ -45,21 +49,67 @@ Normalisation is inside the model. Loading runs no code from this folder and che
 
 For research on robustness and explanations. Robustness was measured for the threat model above only; other
 norms, larger radii, and changes such as rotation, blur or another camera are not covered. The model has learnt
-from one data set and knows nothing about inputs that are unlike it.
+from one data set and knows nothing about inputs that are unlike it. It is not for decisions about people.
 {_explanations(config.get("explanation_card"))}"""
 
 
-def _explanations(card: dict[str, Any] | None) -> str:
+def title(config: Mapping[str, Any]) -> str:
+    """Architecture and training method: "ResNet, Trades"."""
+    return f"{_class_of(config['architecture'])}, {_method(config)}"
+
+
+def data_name(config: Mapping[str, Any]) -> str | None:
+    """The data set of the training, if it is recorded: "CIFAR10", "Digits"."""
+    data = config["training"].get("data")
+    return (data.get("dataset") or _class_of(data)) if data else None
+
+
+def _class_of(node: Mapping[str, Any] | None) -> str:
+    return str((node or {}).get("_target_", "unknown")).rsplit(".", 1)[-1]
+
+
+def _method(config: Mapping[str, Any]) -> str:
+    """The training method and the regularisers of its loss."""
+    training = config["training"]
+    return " + ".join([_class_of(training.get("defense")), *training.get("regularizers", {})])
+
+
+def _training(config: Mapping[str, Any]) -> str:
+    """What is recorded of the training, in lines; all of it is in config.json."""
+    training = config["training"]
+    known = {
+        "data": data_name(config),
+        "attack in training": _class_of(training["train_attack"]) if training.get("train_attack") else None,
+        "optimiser": _class_of(training["optim"].get("optimizer")) if training.get("optim") else None,
+        "epochs": training.get("trainer", {}).get("max_epochs"),
+        "seed": training.get("seed"),
+    }
+    lines = [f"- {name}: {value}" for name, value in known.items() if value is not None]
+    return "\n".join([*lines, "\nThe whole configuration is in `config.json`."] if lines else ["None was recorded."])
+
+
+def _some(names: Sequence[object]) -> str:
+    return ", ".join([*map(str, names[:MANY]), *(["…"] if len(names) > MANY else [])])
+
+
+def _explanations(card: Mapping[str, Any] | None) -> str:
     return "" if card is None else "\n" + card_markdown(card, level=2)
 
 
-def _warnings(warnings: list[str]) -> str:
-    if not warnings:
+def _warnings(results: Sequence[Mapping[str, Any]]) -> str:
+    """What the checks for gradient masking said; nothing if no attack was run."""
+    attacked = [result for result in results if "attack" in result["protocol"]]
+    warnings = warnings_in(results)
+    if warnings:
+        lines = "\n".join(f"- {warning}" for warning in warnings)
+        return f"\n### Warnings\n\nThe accuracies under attack may be too high:\n\n{lines}\n"
+    if not attacked:
         return ""
-    lines = "\n".join(f"- {warning}" for warning in warnings)
-    return f"\n### Warnings\n\nThe accuracies under attack may be too high:\n\n{lines}\n"
+    if any("warnings" in result for result in attacked):
+        return "\nThe checks for gradient masking raised no warning.\n"
+    return "\nNo check for gradient masking has been run (`python -m xrobust.evaluate`).\n"
 
 
-def _shape(architecture: dict[str, Any]) -> str:
+def _shape(architecture: Mapping[str, Any]) -> str:
     size = architecture.get("image_size", "H")
     return f"(N, {architecture.get('in_channels', 'C')}, {size}, {size})"

@@ -1,0 +1,96 @@
+"""Take a finished model away: written in formats that other tools read, each verified on real images.
+
+python -m xrobust.export run=runs/2026-01-31_12-00-00 formats=[safetensors,pt2,onnx]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from xrobust.command import start
+from xrobust.errors import UserError, at_least
+
+CONFIG_NAME = "export"
+DATA = "xrobust.data."
+
+
+def export(cfg: Any) -> None:
+    """Check, load, write, verify, report: the job of a composed configuration."""
+    # Heavy imports come here, so that `--cfg job` and `--help` answer at once.
+    from xrobust.config.build import build, build_all, plain
+    from xrobust.config.check import check_run
+    from xrobust.export import exporting
+    from xrobust.export.bundle import load_described
+    from xrobust.export.finished import FinishedModel, find_model, named
+    from xrobust.report.export import print_export
+    from xrobust.report.progress import busy
+
+    config = plain(cfg)
+    check_run(config)
+    at_least("export", 2, check_images=config["check_images"])
+    at_least("export", 1, formats=len(config["formats"]))
+    formats = build_all(config["formats"], "formats")
+    source = find_model(config["run"])
+    model, description = load_described(source)
+    datamodule = build(data_of(config, description), "data")
+    images = datamodule.probe_set(config["check_images"], split="test")[0]
+    finished = FinishedModel(
+        model=model,
+        description=named(description, datamodule.class_names),
+        weights=source / "model.safetensors" if source.is_dir() else source,
+        images=images,
+    )
+    folder = output_of(config, source)
+    with busy("exporting") as status:
+        rows = exporting.export(finished, formats, folder, watch=lambda name: status.update(f"exporting: {name}"))
+    print_export(rows, folder)
+
+
+def data_of(config: dict[str, Any], description: dict[str, Any]) -> dict[str, Any]:
+    """The data that was chosen, or that of the training.
+
+    Raises:
+        UserError: if there is neither, or a model's description names anything but data sets.
+    """
+    if config["data"] is not None:
+        return config["data"]
+    data = description["training"].get("data")
+    if data is None:
+        raise UserError(f"data=… must be given: run={config['run']} does not say which images the model is for")
+    for target in targets(data):
+        if not target.startswith(DATA):  # a description may come from anywhere
+            raise UserError(
+                f"run={config['run']} names {target} as its data, allowed is {DATA}*; data=… chooses others"
+            )
+    return data
+
+
+def targets(node: Any) -> Iterator[str]:
+    """Every `_target_` in a container."""
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield str(node["_target_"])
+        for value in node.values():
+            yield from targets(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from targets(value)
+
+
+def output_of(config: dict[str, Any], source: Path) -> Path:
+    """`output`, or `export` in the run folder, or else beside the bundle or the checkpoint."""
+    if config["output"] is not None:
+        return Path(config["output"])
+    run = Path(config["run"])
+    return (run if source != run else run.resolve().parent) / "export"
+
+
+def main() -> None:
+    """The command."""
+    start(export, CONFIG_NAME)
+
+
+if __name__ == "__main__":
+    main()
