@@ -16,8 +16,12 @@ if TYPE_CHECKING:
 CONF = Path(__file__).resolve().parent / "conf"
 
 
-def train(cfg: DictConfig) -> None:
-    """Check, build, seed, fit, test, export, evaluate, report."""
+def train(cfg: DictConfig) -> float | None:
+    """Check, build, seed, fit, test, export, evaluate, report.
+
+    Returns:
+        The validation score of the best epoch, which a sweep optimises; none if no epoch was chosen.
+    """
     # Heavy imports come here, so that `--cfg job`, `--help` and shell completion answer at once.
     import pytorch_lightning as pl
     import torch
@@ -55,8 +59,8 @@ def train(cfg: DictConfig) -> None:
             logger.begin()
             logger.log_hyperparams(config)
         trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
-        kept = [c.best_model_path for c in trainer.checkpoint_callbacks if isinstance(c, pl.callbacks.ModelCheckpoint)]
-        best = kept[0] if kept and kept[0] else None
+        kept = [c for c in trainer.checkpoint_callbacks if isinstance(c, pl.callbacks.ModelCheckpoint)]
+        best, score = (kept[0].best_model_path or None, kept[0].best_model_score) if kept else (None, None)
         trainer.test(module, datamodule=datamodule, ckpt_path=best, weights_only=True, verbose=False)
         if trainer.is_global_zero:
             folder = Path(config["run_dir"])
@@ -69,9 +73,12 @@ def train(cfg: DictConfig) -> None:
                 logger.log_results(run, bundle, summary)
             write_report(run)
             print_summary(run)
+        return None if score is None else float(score)
     finally:
         for logger in loggers:
             logger.close()
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()  # the next job of a multirun has processes of its own
 
 
 if __name__ == "__main__":

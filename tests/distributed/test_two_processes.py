@@ -52,6 +52,8 @@ def test_a_run_over_two_processes_has_one_folder(tmp_path: Path) -> None:
         "trainer=ddp_cpu",
         "data=digits",
         "trainer.max_epochs=1",
+        "metrics=[gini_index]",
+        "metrics@card_metrics=[gini_index]",
     ]
     # Without a best checkpoint the weights of the last epoch are tested and exported.
     run([*command, "logger=wandb_offline", "threat.eps=0.1", "callbacks.best_checkpoint=null"], cwd=tmp_path)
@@ -60,3 +62,13 @@ def test_a_run_over_two_processes_has_one_folder(tmp_path: Path) -> None:
     for name in ("config.yaml", "metrics.csv", "report.html", "bundle/model.safetensors"):
         assert (folders[0] / name).is_file(), name
     assert len((folders[0] / "metrics.csv").read_text().splitlines()) == 2
+
+
+def test_each_run_of_a_multirun_has_one_folder_and_processes_of_its_own(tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "train.py"), "-m", "trainer=ddp_cpu", "data=digits", "trainer.max_epochs=1"]
+    few = ["metrics=[]", "metrics@card_metrics=[]", "callbacks=[best_checkpoint,history]", "logger=csv"]
+    run([*command, *few, "defense=standard", "seed=0,1"], cwd=tmp_path)
+    (multirun,) = (tmp_path / "runs/multirun").iterdir()
+    for folder in (multirun / "0", multirun / "1"):
+        assert (folder / "bundle").is_dir() and len((folder / "metrics.csv").read_text().splitlines()) == 2
+    assert {file.name for file in (tmp_path / "runs").iterdir()} == {"multirun"}

@@ -176,3 +176,20 @@ def test_the_explanation_card_is_in_the_run_the_bundle_and_the_report(finished) 
         assert "Explanation card" in text and "Class discrimination" in text, file
     offline = b"".join(file.read_bytes() for file in folder.glob("wandb/offline-run-*/*.wandb"))
     assert b"robustness_and/explain/complexity/gini_index/gradient" in offline and b"explanation_card" in offline
+
+
+@pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local"])
+def test_the_runs_of_a_multirun_have_folders_of_their_own_and_one_group(launcher: str, tmp_path: Path) -> None:
+    if launcher != "basic":
+        pytest.importorskip(f"hydra_plugins.hydra_{launcher.removesuffix('_local')}_launcher")
+    few = ["trainer.max_epochs=1", "metrics=[]", "metrics@card_metrics=[]", "callbacks=[best_checkpoint,history]"]
+    jobs = [f"hydra/launcher={launcher}", "defense=standard", "seed=0,1"]
+    done = train("-m", "data=digits", "logger=wandb_offline", *few, *jobs, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (multirun,) = (tmp_path / "runs/multirun").iterdir()
+    runs = sorted(multirun.glob("[0-9]"))
+    assert [table(run)[-1]["epoch"] for run in runs] == ["0", "0"] and all((run / "bundle").is_dir() for run in runs)
+    assert len({(run / "wandb_id").read_text() for run in runs}) == 2
+    for run in runs:
+        (record,) = run.glob("wandb/offline-run-*/*.wandb")
+        assert multirun.name.encode() in record.read_bytes()

@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from conf_walk import CONF
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from xrobust.config.build import build
+from xrobust.config.cli import explain
 from xrobust.config.run_folder import open_run_folder
 from xrobust.errors import UserError, at_least
 from xrobust.schedules import Ramp
@@ -55,6 +59,27 @@ def test_a_run_folder_is_opened_once_and_resumed_only_by_the_same_configuration(
         open_run_folder(configuration(folder, **resume, seed=1))
     with pytest.raises(UserError, match="is not a run folder"):
         open_run_folder(configuration(folder, resume=str(tmp_path)))
+
+
+def test_a_requeued_job_goes_on_in_its_folder(tmp_path: Path, monkeypatch) -> None:
+    folder = tmp_path / "run"
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert open_run_folder(configuration(folder)) is None, "killed before it had a folder"
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "last.ckpt").touch()
+    assert open_run_folder(configuration(folder)) == folder / "checkpoints" / "last.ckpt"
+    monkeypatch.delenv("SLURM_RESTART_COUNT")
+    assert open_run_folder(configuration(folder)) is None, "begun anew by hand"
+
+
+@pytest.mark.parametrize("processes", [{"TORCHELASTIC_RUN_ID": "a", "WORLD_SIZE": "2"}, {"SLURM_NTASKS": "2"}])
+def test_several_processes_need_a_folder_that_they_share(processes: dict[str, str], monkeypatch) -> None:
+    for name, value in processes.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(OmegaConfBaseException) as raised:
+        OmegaConf.create({"folder": "${run_folder:null}"}).folder  # noqa: B018
+    assert explain(raised.value, CONF, "train").startswith("with torchrun or srun the processes need one folder")
+    assert OmegaConf.create({"folder": "${run_folder:mine}"}).folder == "mine"
 
 
 @pytest.mark.parametrize("value", [0, 2.5, "3", True, None])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +17,24 @@ from hydra import compose, initialize_config_dir, main
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from xrobust.config.check import did_you_mean
 from xrobust.errors import UserError
 
+JOB = "XROBUST_JOB"  # in the environment of a process that helps with a job of a multirun: the overrides of this job
+
 
 def run(job: Callable[[DictConfig], Any], conf: Path, config_name: str) -> None:
     """Compose the configuration from the command line and run the job, or the jobs of a multirun.
 
     A mistake of the user's is printed in one sentence and exits with status 2; with `debug=true` among the arguments
-    its traceback is shown.
+    its traceback is shown. A process that Lightning starts for a job of a multirun runs this job alone.
     """
+    if JOB in os.environ:
+        sys.argv[1:] = json.loads(os.environ[JOB])
     debug = "debug=true" in [argument.lower() for argument in sys.argv]
     if not debug:
         _quiet()
@@ -35,7 +42,8 @@ def run(job: Callable[[DictConfig], Any], conf: Path, config_name: str) -> None:
 
     def guarded(cfg: DictConfig) -> Any:
         try:
-            return job(cfg)
+            with _own_environment():
+                return job(cfg)
         except UserError as error:
             if debug:
                 raise
@@ -48,6 +56,20 @@ def run(job: Callable[[DictConfig], Any], conf: Path, config_name: str) -> None:
         if debug:
             raise
         sys.exit(_say(explain(error, conf, config_name)))
+
+
+@contextmanager
+def _own_environment() -> Iterator[None]:
+    """What a job sets in the environment ends with it, as does what it tells the processes that it starts."""
+    before = dict(os.environ)
+    hydra = HydraConfig.get()
+    if hydra.mode == RunMode.MULTIRUN:
+        os.environ[JOB] = json.dumps([*hydra.overrides.task, f"hydra.run.dir={hydra.runtime.output_dir}"])
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _say(sentence: str) -> int:
@@ -70,9 +92,14 @@ def _remove_if_empty(folder: Path) -> None:
 def explain(error: Exception, conf: Path, config_name: str) -> str:
     """One sentence for an error of composition: the value, its place, what is allowed."""
     text = str(error)
+    ours = re.search(r"UserError raised while resolving interpolation: (.*)", text)
+    if ours:
+        return ours[1]
     choice = re.search(r"Could not (?:find|load) '([^']+)'", text)
     if choice:
         group, _, name = choice[1].rpartition("/")
+        if group.startswith("hydra/"):
+            return f'{group}={name} comes with a plugin of Hydra: pip install -e ".[sweep]", or another plugin'
         options = sorted(file.stem for file in (conf / group).glob("*.yaml"))
         return f"{group}={name}: there is no such choice{did_you_mean(name, options)}; allowed: {', '.join(options)}"
     unknown = re.search(r"Could not override '([^']+)'", text)

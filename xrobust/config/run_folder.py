@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ MAY_DIFFER = ("resume", "debug", "run_dir", "logger", "evaluate")
 
 
 def open_run_folder(config: dict[str, Any]) -> Path | None:
-    """Make the run folder with its config.yaml, or check the one to resume.
+    """Make the run folder with its config.yaml, or check the one to resume. A Slurm job that was requeued resumes.
 
     Returns:
         The checkpoint to go on from, if there is one.
@@ -26,17 +27,16 @@ def open_run_folder(config: dict[str, Any]) -> Path | None:
     """
     folder = Path(config["resume"] or config["run_dir"])
     file = folder / "config.yaml"
-    if config["resume"] is None:
+    requeued = int(os.environ.get("SLURM_RESTART_COUNT", 0)) > 0 and file.is_file()
+    if config["resume"] is None and not requeued:
         folder.mkdir(parents=True, exist_ok=True)
         save_yaml(config, file)
         return None
     if not file.is_file():
-        raise UserError(f"resume={config['resume']} is not a run folder: it has no config.yaml")
+        raise UserError(f"resume={folder} is not a run folder: it has no config.yaml")
     changed = sorted(_differences(load_yaml(file), config))
     if changed:
-        raise UserError(
-            f"resume={config['resume']} was started with another configuration; these differ: {', '.join(changed)}"
-        )
+        raise UserError(f"resume={folder} was started with another configuration; these differ: {', '.join(changed)}")
     checkpoint = folder / LAST_CHECKPOINT
     return checkpoint if checkpoint.is_file() else None
 
