@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import argparse
 import csv
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-from scipy.stats import bootstrap, spearmanr
 from tables import Row, show
+
+from xrobust.comparison.statistics import correlation
 
 ABOUT_THE_IMAGE = ("index", "label", "prediction")
 RESAMPLES = 2000
@@ -46,20 +45,14 @@ def metrics(folder: Path) -> Mapping[str, Column]:
     return {name: {int(row["index"]): float(row[name]) for row in rows if row[name]} for name in names}
 
 
-def correlation(radius: Column, metric: Column) -> str:
+def shown(radius: Column, metric: Column) -> str:
     """Spearman's ρ (low – high), n; empty where one of the two is the same for all images."""
     shared = sorted(radius.keys() & metric.keys())
-    pair = [np.array([column[i] for i in shared]) for column in (radius, metric)]
-    if any(np.ptp(values) == 0 for values in pair):
+    found = correlation([radius[i] for i in shared], [metric[i] for i in shared], RESAMPLES, seed=0)
+    if found is None:
         return ""
-
-    def rho(*values: np.ndarray) -> float:
-        return spearmanr(*values).statistic if all(np.ptp(v) > 0 for v in values) else math.nan
-
-    sampled = bootstrap(
-        pair, rho, paired=True, vectorized=False, n_resamples=RESAMPLES, method="percentile", rng=0
-    ).confidence_interval
-    return f"{rho(*pair):.2f} ({sampled.low:.2f} – {sampled.high:.2f}), {len(shared)}"
+    rho, interval = found
+    return f"{rho:.2f}{'' if interval is None else ' ({:.2f} – {:.2f})'.format(*interval)}, {len(shared)}"
 
 
 def rows_of(models: Mapping[str, tuple[Path, Path]]) -> list[Row]:
@@ -67,8 +60,7 @@ def rows_of(models: Mapping[str, tuple[Path, Path]]) -> list[Row]:
     read = {name: (radii(proofs), metrics(values)) for name, (proofs, values) in models.items()}
     keys = next(iter(read.values()))[1]
     return [
-        {"metric": key, **{name: correlation(radius, values[key]) for name, (radius, values) in read.items()}}
-        for key in keys
+        {"metric": key, **{name: shown(radius, values[key]) for name, (radius, values) in read.items()}} for key in keys
     ]
 
 
