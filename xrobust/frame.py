@@ -35,7 +35,6 @@ def untouched(
     """
     modes = [(module, module.training) for module in model.modules()]
     constants = [] if parameter_gradients else [p for p in model.parameters() if p.requires_grad]
-    kernels = _slow_kernels(model, x.device) if many_passes else []
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()] if train_mode else []
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
@@ -44,16 +43,14 @@ def untouched(
             stack.enter_context(torch.autocast(x.device.type, enabled=False))
         if train_mode:
             stack.enter_context(torch.random.fork_rng([x.device] if x.device.type == "cuda" else []))
+        if many_passes:
+            stack.enter_context(fast_kernels(model, x.device))
         try:
             model.train(train_mode)
             for parameter in constants:
                 parameter.requires_grad_(False)
-            for parameter, kernel in kernels:
-                parameter.data = torch.empty_like(kernel, memory_format=torch.channels_last).copy_(kernel)
             yield
         finally:
-            for parameter, kernel in kernels:
-                parameter.data = kernel
             for parameter in constants:
                 parameter.requires_grad_(True)
             for module, training in modes:
@@ -62,13 +59,22 @@ def untouched(
                 buffer.data.copy_(before)
 
 
-def _slow_kernels(model: nn.Module, device: torch.device) -> list[tuple[nn.Parameter, Tensor]]:
-    """The kernels of convolutions that a CPU would reorder in every pass, with their data."""
-    if device.type != "cpu":
-        return []
+@contextmanager
+def fast_kernels(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """The kernels of convolutions, laid out so that a CPU need not reorder them in every pass; a copy of them.
+
+    Elsewhere than on a CPU, and for kernels that are so already, nothing changes.
+    """
     kernels = [p for p in model.parameters() if p.dim() == 4 and p.dtype in (torch.float32, torch.bfloat16)]
     # By stride: with one input channel, PyTorch calls either layout contiguous, and follows the strides.
-    return [(p, p.data) for p in kernels if p.stride(1) != 1]
+    slow = [(p, p.data) for p in kernels if device.type == "cpu" and p.stride(1) != 1]
+    try:
+        for parameter, kernel in slow:
+            parameter.data = torch.empty_like(kernel, memory_format=torch.channels_last).copy_(kernel)
+        yield
+    finally:
+        for parameter, kernel in slow:
+            parameter.data = kernel
 
 
 def logits_of(model: nn.Module, x: Tensor) -> Tensor:

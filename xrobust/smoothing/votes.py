@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from xrobust.frame import logits_of
+from xrobust.frame import fast_kernels, logits_of
 from xrobust.randomness import mix
 from xrobust.smoothing.noise import Noise
 
@@ -52,7 +52,7 @@ def count_votes(
         owners.clear()
         filled = 0
 
-    with torch.no_grad():
+    with torch.no_grad(), fast_kernels(model, x.device):
         for i, (image, stream) in enumerate(zip(x, streams, strict=True)):
             for start in range(0, copies, BLOCK):
                 if filled + BLOCK > len(points):
