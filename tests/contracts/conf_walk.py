@@ -44,7 +44,6 @@ AT_RUN_TIME = {
     "evaluate": ["attack_name=test"],
     "certify": ["certifier_name=test"],
     "smooth": ["noise_name=test"],
-    "explain": [],
     "export": ["run=runs/test"],
 }
 
@@ -57,7 +56,7 @@ def composed(*overrides: str, command: str = "train") -> dict[str, Any]:
 @cache
 def _composed(overrides: tuple[str, ...], command: str) -> dict[str, Any]:
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return plain(compose(command, [*AT_RUN_TIME[command], *overrides]))
+        return plain(compose(command, [*AT_RUN_TIME.get(command, []), *overrides]))
 
 
 def built(group: str, name: str, *overrides: str) -> Any:
