@@ -1,7 +1,7 @@
-"""One process that trains the methods of `<folder>/methods.json` for a few batches, and says where their weights ended.
+"""One process that trains methods of `<folder>/methods.json` for a few batches, and says where their weights ended.
 
-Started by torchrun, or alone; writes `<folder>/rank_<r>_of_<n>_seed_<s>.json`: the weights of each method. The batches
-hold the same images for every number of processes and every seed.
+Started by torchrun, or alone, with the names of the methods, or none for all; writes `<folder>/rank_<r>_of_<n>.json`,
+the weights of each. The batches hold the same images for every number of processes.
 """
 
 from __future__ import annotations
@@ -62,18 +62,17 @@ def train(method: RobustClassifier, processes: int) -> int:
     return trainer.global_rank
 
 
-def main(folder: Path, processes: int, *seeds: int) -> None:
+def main(folder: Path, processes: int, *names: str) -> None:
     os.chdir(folder)
-    methods = json.loads(Path("methods.json").read_text())
-    for seed in seeds:
-        weights, rank = {}, 0
-        for name, config in methods.items():
-            method = build(config, "defense", model=network(), optimizer=sgd, schedule=Constant(), seed=seed)
+    weights, rank = {}, 0
+    for name, config in json.loads(Path("methods.json").read_text()).items():
+        if not names or name in names:
+            method = build(config, "defense", model=network(), optimizer=sgd, schedule=Constant(), seed=0)
             before = flat(method.model)
             rank = train(method, processes)
             assert not torch.equal(flat(method.model), before), name
             weights[name] = flat(method.model).tolist()
-        Path(f"rank_{rank}_of_{processes}_seed_{seed}.json").write_text(json.dumps(weights))
+    Path(f"rank_{rank}_of_{processes}.json").write_text(json.dumps(weights))
 
 
 def flat(model: nn.Module) -> torch.Tensor:
@@ -81,4 +80,4 @@ def flat(model: nn.Module) -> torch.Tensor:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])

@@ -52,6 +52,7 @@ def test_a_run_over_two_processes_has_one_folder(tmp_path: Path) -> None:
         "trainer=ddp_cpu",
         "data=digits",
         "trainer.max_epochs=1",
+        "defense=standard",
         "metrics=[gini_index]",
         "metrics@card_metrics=[gini_index]",
     ]
