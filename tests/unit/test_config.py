@@ -10,7 +10,7 @@ from conf_walk import CONF
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from xrobust.config.build import build
+from xrobust.config.build import build, build_all
 from xrobust.config.cli import explain
 from xrobust.config.run_folder import open_run_folder
 from xrobust.errors import UserError, at_least
@@ -40,6 +40,11 @@ def test_a_node_becomes_an_object_and_a_partial_waits() -> None:
 def test_mistakes_are_refused_with_their_place(node: dict, words: str) -> None:
     with pytest.raises(UserError, match=words):
         build(node, "schedule")
+
+
+def test_settings_of_what_is_not_chosen_are_refused() -> None:
+    with pytest.raises(UserError, match=r"callbacks\.best_checkpoint has settings, but is not chosen"):
+        build_all({"ramp": RAMP, "off": None, "best_checkpoint": {"monitor": "val/clean_accuracy"}}, "callbacks")
 
 
 def configuration(folder: Path, **changes: object) -> dict:

@@ -69,7 +69,16 @@ def _user_error(error: BaseException, place: str) -> BaseException:
 
 
 def build_all(nodes: dict[str, Any], place: str, **provided: Any) -> dict[str, Any]:
-    """`build` for each entry of a group that holds several."""
+    """`build` for each entry of a group that holds several.
+
+    Raises:
+        UserError: as `build`, and for an entry of which settings are given, but which was not chosen.
+    """
+    for name, node in nodes.items():
+        if isinstance(node, dict) and "_target_" not in node:
+            raise UserError(
+                f"{place}.{name} has settings, but is not chosen: add it to {place}=[…], or ~{place}.{name}"
+            )
     return {name: build(node, f"{place}.{name}", **provided) for name, node in nodes.items() if node is not None}
 
 
