@@ -47,10 +47,11 @@ def group_maps(groups: Mapping[str, Sequence[Run]], count: int) -> tuple[NDArray
         if panels:
             panel = panels[max(panels)]
             images, labels = panel["images"][:count], panel["labels"][:count]
+            data = _data(source)
             alike = (
                 (group, run)
                 for group, members in groups.items()
-                for run in [next((one for one in members if one.bundle and _data(one) == _data(source)), None)]
+                for run in [next((one for one in members if one.bundle and _data(one) == data), None)]
                 if run is not None
             )
             return images, labels, [_maps(group, run, images, labels) for group, run in alike]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import html
 from collections.abc import Mapping, Sequence
 
@@ -14,7 +13,7 @@ NBSP = "\N{NO-BREAK SPACE}"
 BROKEN = 'style="overflow-wrap:anywhere"'  # paths and log keys are longer than a phone is wide
 # Wide enough to read on a phone; as many beside one another as there is room for.
 TILES = '<div style="display:flex;flex-wrap:wrap;gap:.25rem">'
-TILE = '<img style="width:16.5rem;max-width:100%" alt="{}" src="data:image/png;base64,{}">'
+TILE = "width:16.5rem;max-width:100%"
 FIGURES = {
     "metrics": (
         "Final values",
@@ -168,10 +167,7 @@ def _figure(name: str, drawn: Picture) -> str:
     if not drawn.tiles:
         return image(drawn.png, FIGURES[name][0])
     alts = [f"{title}: {FIGURES[name][0]}" if title else "Legend: the groups" for title, _ in drawn.tiles]
-    tiles = (
-        TILE.format(html.escape(alt), base64.b64encode(tile).decode())
-        for alt, (_, tile) in zip(alts, drawn.tiles, strict=True)
-    )
+    tiles = (image(tile, alt, style=TILE) for alt, (_, tile) in zip(alts, drawn.tiles, strict=True))
     return TILES + "".join(tiles) + "</div>"
 
 

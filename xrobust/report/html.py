@@ -43,6 +43,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Collectio
     return f"<table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def image(png: bytes, alt: str) -> str:
-    """A PNG inside the page."""
-    return f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+def image(png: bytes, alt: str, style: str | None = None) -> str:
+    """A PNG inside the page; the style is CSS."""
+    styled = "" if style is None else f' style="{style}"'
+    return f'<img{styled} alt="{html.escape(alt)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
