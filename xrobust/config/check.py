@@ -85,7 +85,7 @@ def check_config(node: Any, place: str, provided: Collection[str] = ()) -> None:
     Raises:
         UserError: naming the dotted path and the nearest valid name.
     """
-    for path, mapping in _targets(node, place):
+    for path, mapping in targets_below(node, place):
         target = resolve_target(mapping["_target_"], path)
         given = set(provided) if path == place else set()
         named, open_ended = parameters_of(target)
@@ -104,15 +104,16 @@ def check_config(node: Any, place: str, provided: Collection[str] = ()) -> None:
                 raise UserError(f"{path}.{name} is missing: {mapping['_target_']} needs it")
 
 
-def _targets(node: Any, place: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def targets_below(node: Any, place: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every mapping with a `_target_` in a plain container, and its dotted path."""
     if isinstance(node, Mapping):
         if "_target_" in node:
             yield place, node
         for key, value in node.items():
-            yield from _targets(value, f"{place}.{key}")
+            yield from targets_below(value, f"{place}.{key}")
     elif isinstance(node, list | tuple):
         for i, value in enumerate(node):
-            yield from _targets(value, f"{place}[{i}]")
+            yield from targets_below(value, f"{place}[{i}]")
 
 
 # What train.py itself passes to a group's target.

@@ -5,11 +5,11 @@ python -m xrobust.export run=runs/2026-01-31_12-00-00 formats=[safetensors,pt2,o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from xrobust.command import start
+from xrobust.config.check import targets_below
 from xrobust.errors import UserError, at_least
 
 CONFIG_NAME = "export"
@@ -59,24 +59,13 @@ def data_of(config: dict[str, Any], description: dict[str, Any]) -> dict[str, An
     data = description["training"].get("data")
     if data is None:
         raise UserError(f"data=… must be given: run={config['run']} does not say which images the model is for")
-    for target in targets(data):
+    for _, node in targets_below(data, "data"):
+        target = str(node["_target_"])
         if not target.startswith(DATA):  # a description may come from anywhere
             raise UserError(
                 f"run={config['run']} names {target} as its data, allowed is {DATA}*; data=… chooses others"
             )
     return data
-
-
-def targets(node: Any) -> Iterator[str]:
-    """Every `_target_` in a container."""
-    if isinstance(node, dict):
-        if "_target_" in node:
-            yield str(node["_target_"])
-        for value in node.values():
-            yield from targets(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from targets(value)
 
 
 def output_of(config: dict[str, Any], source: Path) -> Path:
