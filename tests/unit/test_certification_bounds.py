@@ -24,7 +24,10 @@ from xrobust.certification import (
     trace,
 )
 from xrobust.certification.alpha_crown import optimised_bounds
+from xrobust.certification.operation import PulledWindows
 from xrobust.certification.optimise import Ascent, optimised_lower_bound
+from xrobust.certification.specification import units
+from xrobust.certification.windows import Windows
 from xrobust.errors import UserError
 from xrobust.models import CNN7, DMSmall, FullyConnected, LeNet, MinMax, Normalize, PreActResNet, ResNet, SmallCNN
 from xrobust.models.one_lipschitz import SLLConv2d, SLLLinear
@@ -381,6 +384,33 @@ def test_results_depend_neither_on_the_chunk_nor_on_the_batch() -> None:
         torch.testing.assert_close(single.boxes[node].lower, box.lower[2:3])
     both = optimised_lower_bound(large, a, Ascent(steps=5)).lower
     torch.testing.assert_close(optimised_lower_bound(single, a[2:3], Ascent(steps=5)).lower, both[2:3])
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("rounding", [True, False])
+def test_windows_give_the_bounds_and_gradients_of_dense_forms(name: str, rounding: bool) -> None:
+    model, x = made(name), images()
+    network = trace(model, x[0]).network()
+    bounds = interval_bounds(network, input_box(THREAT, x), rounding=rounding)
+    windowed = 0
+    for node in (node for node in network.preactivations if node and len(network.shapes[node]) == 3):
+        shape = network.shapes[node]
+        index = torch.stack([torch.randperm(shape.numel())[:7] for _ in x])
+        single = units(index, shape, x.dtype)
+        local = Windows.units(index, shape, x.dtype).both_signs()
+        dense = torch.cat([single, -single], 1)
+        torch.testing.assert_close(local.dense(), dense, rtol=0, atol=0)
+        found = [lower_bound(bounds, a, node, walk=walk) for a in (local, dense) for walk in (None, Walk("parallel"))]
+        for inside, full in zip(found[:2], found[2:], strict=True):
+            torch.testing.assert_close(inside, full, rtol=0, atol=1e-10)
+        weights = [p for p in model.parameters() if p.requires_grad]
+        slopes = [torch.autograd.grad(each.sum(), weights, allow_unused=True, retain_graph=True) for each in found]
+        for inside, full in zip(slopes[0], slopes[2], strict=True):
+            if full is not None:
+                torch.testing.assert_close(inside, full, rtol=0, atol=1e-8)
+        boxes = tuple(bounds.boxes[source] for source in network.inputs(node))
+        windowed += isinstance(network.operation(node).pull_windows(local, boxes, "adaptive"), PulledWindows)
+    assert windowed or name not in {"CNN7", "DM-small", "SmallCNN", "batch norm", "SiLU"}
 
 
 @pytest.mark.parametrize("name", ["SmallCNN", "ResNet", "SiLU"])

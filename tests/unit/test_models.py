@@ -167,6 +167,20 @@ def test_minmax_sorts_pairs_of_channels():
     torch.testing.assert_close(MinMax()(flat).norm(dim=1), flat.norm(dim=1))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_minmax_is_exact_and_keeps_the_norm_of_gradients(dtype):
+    x = torch.randn(50, 4, 3, 3, dtype=dtype)
+    x[0] = 1.0  # ties
+    x.requires_grad_()
+    low, high = torch.minimum(x[:, ::2], x[:, 1::2]), torch.maximum(x[:, ::2], x[:, 1::2])
+    out = MinMax()(x)
+    assert torch.equal(out, torch.stack([low, high], 2).flatten(1, 2))
+    g = torch.randn_like(x)
+    (gradient,) = torch.autograd.grad(out, x, g)
+    assert torch.equal(gradient[0], g[0])
+    torch.testing.assert_close(gradient.flatten(1).sort().values, g.flatten(1).sort().values, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize(
     ("kind", "wrong", "message"),
     [

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from xrobust.certification.bounds import Bounds, rounding_unit
-from xrobust.certification.operation import ADAPTIVE, Slope
+from xrobust.certification.operation import ADAPTIVE, Pulled, PulledWindows, Slope
+from xrobust.certification.windows import Windows
 
 
 @dataclass(eq=False)
@@ -36,6 +37,7 @@ class Walk:
             the multipliers of constraints on their values.
         stop: nodes at which the walk ends in the node's box instead of going on.
         coefficients: filled with the coefficients at these nodes, if they are keys.
+        widest: filled with the largest number of coefficients that a form had on the way.
     """
 
     slope: str = ADAPTIVE
@@ -43,12 +45,13 @@ class Walk:
     additions: Mapping[int, Tensor] = field(default_factory=dict)
     stop: Collection[int] = ()
     coefficients: dict[int, Tensor | None] = field(default_factory=dict)
+    widest: int = 0
 
     def slope_of(self, node: int) -> Slope:
         return self.slopes.get(node, self.slope)
 
 
-def lower_bound(bounds: Bounds, a: Tensor, node: int | None = None, walk: Walk | None = None) -> Tensor:
+def lower_bound(bounds: Bounds, a: Tensor | Windows, node: int | None = None, walk: Walk | None = None) -> Tensor:
     """Lower bounds of S linear forms ⟨a, value of a node⟩ for each sample, over its box of images.
 
     A walk back from the node replaces each operation by a linear lower bound of the form (Zhang et al. 2018, CROWN) and
@@ -57,7 +60,8 @@ def lower_bound(bounds: Bounds, a: Tensor, node: int | None = None, walk: Walk |
 
     Args:
         bounds: of N samples.
-        a: coefficients (N, S, *shape of the node); N may be 1.
+        a: coefficients (N, S, *shape of the node); N may be 1. Or windows of them, which are faster where they stay
+            small: up to a layer that is no convolution.
         node: by default the logits.
         walk: slopes and constraints.
 
@@ -71,6 +75,8 @@ def lower_bound(bounds: Bounds, a: Tensor, node: int | None = None, walk: Walk |
 def linear_form(bounds: Bounds, a: Tensor, node: int | None = None, walk: Walk | None = None) -> Form:
     """The form of the image at the end of such a walk, which bounds ⟨a, value⟩ from below everywhere in the box."""
     form, total = _walked(bounds, a, node, walk or Walk())
+    if isinstance(form, Windows):
+        form = form.dense()
     if form is None:
         form = total.new_zeros(*total.shape, *bounds.network.shapes[0])
     return Form(form, total)
@@ -84,48 +90,73 @@ def interval_lower_bound(bounds: Bounds, a: Tensor) -> Tensor:
     return lower_bound(bounds, a, walk=Walk(stop=bounds.network.frontier))
 
 
-def _walked(bounds: Bounds, a: Tensor, node: int | None, walk: Walk) -> tuple[Tensor | None, Tensor]:
+def _walked(
+    bounds: Bounds, a: Tensor | Windows, node: int | None, walk: Walk
+) -> tuple[Tensor | Windows | None, Tensor]:
     """The coefficients of the image (none if the walk ended before it) and the constant."""
     network = bounds.network
     start = network.output if node is None else node
-    if a.shape[0] != bounds.samples:
+    if isinstance(a, Tensor) and a.shape[0] != bounds.samples:
         a = a.expand(bounds.samples, *a.shape[1:])
-    total = a.new_zeros(a.shape[:2], dtype=torch.float64 if bounds.rounding else a.dtype)
-    open_nodes: dict[int, Tensor] = {start: a}
+    numbers = _numbers(a)
+    total = numbers.new_zeros(numbers.shape[:2], dtype=torch.float64 if bounds.rounding else numbers.dtype)
+    open_nodes: dict[int, Tensor | Windows] = {start: a}
     for here in range(start, 0, -1):
         form = open_nodes.pop(here, None)
         if form is None:
             continue
         if here in walk.additions:
-            form = form + walk.additions[here]
+            form = _dense(form) + walk.additions[here]
         if here in walk.coefficients:
-            walk.coefficients[here] = form
+            form = walk.coefficients[here] = _dense(form)
         if here in walk.stop:
             total = total + _in_box(bounds, here, form)
             continue
-        operation = network.operation(here)
+        operation, slope = network.operation(here), walk.slope_of(here)
         boxes = tuple(bounds.boxes[i] for i in network.inputs(here)) if not operation.affine else ()
-        pulled = operation.pull(form, boxes, walk.slope_of(here))
+        pulled: Pulled | PulledWindows | None = None
+        if isinstance(form, Windows) and isinstance(slope, str):
+            pulled = operation.pull_windows(form, boxes, slope)
+        if pulled is None:
+            form = _dense(form)
+            pulled = operation.pull(form, boxes, slope)
+        inputs: tuple[Tensor | Windows, ...] = pulled.inputs
+        walk.widest = max(walk.widest, *(_numbers(each).shape[2:].numel() for each in (form, *inputs)))
         for coefficients, values in pulled.constants:
             total = total + dot(coefficients, values, total.dtype)
         if bounds.rounding:
-            unit = rounding_unit(network, here, form.dtype)
-            total = total - unit * dot(form.abs(), bounds.sizes[here].unsqueeze(1), total.dtype)
-        for source, coefficients in zip(network.inputs(here), pulled.inputs, strict=True):
+            numbers = _numbers(form)
+            unit = rounding_unit(network, here, numbers.dtype)
+            total = total - unit * dot(numbers.abs(), _beside(form, bounds.sizes[here]), total.dtype)
+        for source, one in zip(network.inputs(here), inputs, strict=True):
             known = open_nodes.get(source)
-            open_nodes[source] = coefficients if known is None else known + coefficients
+            open_nodes[source] = one if known is None else _dense(known) + _dense(one)
     return open_nodes.get(0), total
 
 
-def _in_box(bounds: Bounds, node: int, form: Tensor) -> Tensor:
+def _in_box(bounds: Bounds, node: int, form: Tensor | Windows) -> Tensor:
     """The minimum of a form over the box of a node."""
-    box, dtype = bounds.boxes[node], torch.float64 if bounds.rounding else form.dtype
-    size = form.abs()
-    least = dot(form, box.centre.unsqueeze(1), dtype) - dot(size, box.radius.unsqueeze(1), dtype)
+    box, numbers = bounds.boxes[node], _numbers(form)
+    size, dtype = numbers.abs(), torch.float64 if bounds.rounding else numbers.dtype
+    least = dot(numbers, _beside(form, box.centre), dtype) - dot(size, _beside(form, box.radius), dtype)
     if bounds.rounding:
-        unit = rounding_unit(bounds.network, 0, form.dtype)
-        least = least - unit * dot(size, box.size.unsqueeze(1), dtype)
+        unit = rounding_unit(bounds.network, 0, numbers.dtype)
+        least = least - unit * dot(size, _beside(form, box.size), dtype)
     return least
+
+
+def _dense(form: Tensor | Windows) -> Tensor:
+    return form.dense() if isinstance(form, Windows) else form
+
+
+def _numbers(form: Tensor | Windows) -> Tensor:
+    """The coefficients, as `_beside` lays out what they are multiplied with."""
+    return form.coefficients if isinstance(form, Windows) else form
+
+
+def _beside(form: Tensor | Windows, values: Tensor) -> Tensor:
+    """Values of the node (N, *shape), broadcast against the coefficients."""
+    return form.of(values) if isinstance(form, Windows) else values.unsqueeze(1)
 
 
 def dot(a: Tensor, values: Tensor, dtype: torch.dtype) -> Tensor:

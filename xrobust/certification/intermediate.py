@@ -10,8 +10,9 @@ from xrobust.certification.bounds import Bounds
 from xrobust.certification.box import Box
 from xrobust.certification.operation import ADAPTIVE
 from xrobust.certification.specification import marked, units
+from xrobust.certification.windows import Windows
 
-CHUNK = 2**24  # numbers in the largest tensor of coefficients
+CHUNK = 2**22  # numbers in the largest tensor of coefficients
 
 
 def crown_bounds(bounds: Bounds, *, slope: str = ADAPTIVE, chunk: int = CHUNK) -> Bounds:
@@ -41,9 +42,17 @@ def tighten(bounds: Bounds, node: int, loose: Tensor, *, slope: str, chunk: int)
     """The box of a node, tightened at the units in the mask (N, M), and nowhere else."""
     box, shape = bounds.boxes[node], bounds.network.shapes[node]
     lower, upper = box.lower.flatten(1).clone(), box.upper.flatten(1).clone()
-    for part in marked(loose).split(forms_at_once(bounds, chunk, copies=2), dim=1):
-        forms = units(part, shape, lower.dtype)
-        found = lower_bound(bounds, torch.cat([forms, -forms], 1), node, Walk(slope)).to(lower.dtype)
+    remaining, count = marked(loose), forms_at_once(bounds, chunk, copies=2)
+    while remaining.shape[1]:
+        part, remaining = remaining[:, :count], remaining[:, count:]
+        walk = Walk(slope)
+        if len(shape) == 3:
+            forms: Tensor | Windows = Windows.units(part, shape, lower.dtype).both_signs()
+        else:
+            single = units(part, shape, lower.dtype)
+            forms = torch.cat([single, -single], 1)
+        found = lower_bound(bounds, forms, node, walk).to(lower.dtype)
+        count = max(1, chunk // (2 * bounds.samples * walk.widest))
         # `to` may round upwards by half a unit in the last place, which the guard of the rounding bound covers.
         low, up = found[:, : part.shape[1]], -found[:, part.shape[1] :]
         low, up = torch.maximum(lower.gather(1, part), low), torch.minimum(upper.gather(1, part), up)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -10,11 +11,14 @@ import torch
 from torch import Tensor
 
 from xrobust.certification.box import Box
+from xrobust.certification.windows import Windows
 
 # How the lower line of an unstable ReLU is chosen: a rule by name, or optimised slopes of shape (N, S, ...).
 Slope = str | Tensor
 ADAPTIVE, PARALLEL = "adaptive", "parallel"
 SLOPES = (ADAPTIVE, PARALLEL)
+# A line slope · z + offset for each value, (N, *shape) or with the forms' dimension; no offset: 0.
+Line = tuple[Tensor, Tensor | None]
 
 
 class Pulled(NamedTuple):
@@ -26,6 +30,13 @@ class Pulled(NamedTuple):
     """
 
     inputs: tuple[Tensor, ...]
+    constants: tuple[tuple[Tensor, Tensor], ...] = ()
+
+
+class PulledWindows(NamedTuple):
+    """The same for forms in windows; constants are laid out as their coefficients."""
+
+    inputs: tuple[Windows, ...]
     constants: tuple[tuple[Tensor, Tensor], ...] = ()
 
 
@@ -50,6 +61,10 @@ class Operation(ABC):
     @abstractmethod
     def pull(self, a: Tensor, boxes: tuple[Box, ...], slope: Slope) -> Pulled:
         """Linear forms g of the inputs with g(inputs) ≤ ⟨a, output⟩ for all inputs in the boxes."""
+
+    def pull_windows(self, a: Windows, boxes: tuple[Box, ...], slope: Slope) -> PulledWindows | None:
+        """`pull` for forms of few neighbouring values each; None if that has no rule here, and they must be dense."""
+        return None
 
     @abstractmethod
     def magnitude(self, *sizes: Tensor) -> Tensor:
@@ -123,17 +138,37 @@ class Affine(Operation):
         return size if self.offset is None else size + self.offset.abs()
 
 
-def along_lines(a: Tensor, lower: tuple[Tensor, Tensor | None], upper: tuple[Tensor, Tensor | None]) -> Pulled:
-    """The forms of an elementwise operation between two lines slope · z + offset (no offset: 0).
+@dataclass(frozen=True, eq=False)
+class Pointwise(Operation):
+    """A function of one variable, value by value, between two lines."""
 
-    A positive coefficient takes the lower line, a negative one the upper line.
+    @abstractmethod
+    def lines(self, box: Box, slope: Slope) -> tuple[Line, Line]:
+        """A line below the function over the box, and one above it."""
+
+    def pull(self, a: Tensor, boxes: tuple[Box, ...], slope: Slope) -> Pulled:
+        pulled, constants = _along_lines(a, self.lines(boxes[0], slope), lambda line: _for_forms(line, a))
+        return Pulled((pulled,), constants)
+
+    def pull_windows(self, a: Windows, boxes: tuple[Box, ...], slope: Slope) -> PulledWindows | None:
+        pulled, constants = _along_lines(a.coefficients, self.lines(boxes[0], slope), a.of)
+        return PulledWindows((a.replaced(pulled),), constants)
+
+
+def _along_lines(
+    a: Tensor, lines: tuple[Line, Line], laid: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, tuple[tuple[Tensor, Tensor], ...]]:
+    """The coefficients of z in forms ⟨a, f(z)⟩ between two lines `laid` out as a, and the constants as in `Pulled`.
+
+    A positive coefficient takes the lower line, a negative one the upper line. One of the two products is 0 and the
+    other exact; on CPUs both together take a fifth of the time of `torch.where`.
     """
-    constants = []
-    for line, sign in ((lower, {"min": 0.0}), (upper, {"max": 0.0})):
-        if line[1] is not None:
-            constants.append((a.clamp(**sign), _for_forms(line[1], a)))
-    slope = torch.where(a > 0, _for_forms(lower[0], a), _for_forms(upper[0], a))
-    return Pulled((a * slope,), tuple(constants))
+    above = a.relu()
+    below = a - above
+    (lower, _), (upper, _) = lines
+    parts = zip((above, below), lines, strict=True)
+    constants = tuple((part, laid(offset)) for part, (_, offset) in parts if offset is not None)
+    return torch.addcmul(above * laid(lower), below, laid(upper)), constants
 
 
 def through_slopes(g: Box, slopes: Box) -> Box:

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from xrobust.certification import Box, Network
-from xrobust.certification.operation import ADAPTIVE, Operation, Pulled, Slope
+from xrobust.certification.operation import ADAPTIVE, Line, Operation, Slope
 from xrobust.certification.rules.convolution import Conv2d
 from xrobust.certification.rules.linear import Linear
 from xrobust.certification.rules.relu import LeakyReLU
@@ -61,20 +61,14 @@ class CentredReLU(LeakyReLU):
     def interval(self, *boxes: Box) -> Box:
         return Box.around(*_CentredReLU.apply(boxes[0].centre, boxes[0].radius))
 
-    def pull(self, a: Tensor, boxes: tuple[Box, ...], slope: Slope) -> Pulled:
+    def lines(self, box: Box, slope: Slope) -> tuple[Line, Line]:
         if isinstance(slope, Tensor):
-            return super().pull(a, boxes, slope)
+            return super().lines(box, slope)
         # For stable units the chord's slope is 0 or 1 and its offset 0 without further ado.
-        rise, fall = boxes[0].upper.relu(), boxes[0].lower.neg().relu()
+        rise, fall = box.upper.relu(), box.lower.neg().relu()
         chord = rise / (rise + fall).clamp(min=torch.finfo(rise.dtype).tiny)
-        up = a.relu()
-        down = a - up
-        if slope == ADAPTIVE:
-            alpha = (rise > fall).to(a.dtype)
-            pulled = up * alpha.unsqueeze(1) + down * chord.unsqueeze(1)
-        else:
-            pulled = a * chord.unsqueeze(1)
-        return Pulled((pulled,), ((down, (chord * fall).unsqueeze(1)),))
+        below = (rise > fall).to(rise.dtype) if slope == ADAPTIVE else chord
+        return (below, None), (chord, chord * fall)
 
 
 class _CentredReLU(torch.autograd.Function):

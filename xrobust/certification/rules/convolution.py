@@ -9,10 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Size, Tensor, nn
 
-from xrobust.certification.operation import Affine
+from xrobust.certification.box import Box
+from xrobust.certification.operation import Affine, PulledWindows, Slope
 from xrobust.certification.rules.registry import Call, rule
+from xrobust.certification.windows import Windows
 
 Pair = tuple[int, int]
+FEW = 3  # channels of images: for so few, a product and a sum of windows is up to four times as fast on CPUs
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,17 +40,46 @@ class Conv2d(Affine):
         return self._convolved(inputs[0], self.bias)
 
     def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
+        return (self._transposed(a, self.input_shape[1:], self.padding),)
+
+    def _transposed(self, a: Tensor, size: Size, padding: Pair) -> Tensor:
+        """The adjoint for inputs of another size and padding: (M, C′, h′, w′) → (M, C, *size)."""
+        kernel = self.weight.shape[2:]
+        if a.device.type == "cpu" and self.groups == 1 and self.weight.shape[1] <= FEW:
+            columns = self.weight.flatten(1).t() @ a.flatten(2)
+            return F.fold(columns, size, kernel, self.dilation, padding, self.stride)
         # What the last strides do not reach must be added to get the input's size back.
         reached = (
-            (side - 1) * stride - 2 * padding + dilation * (kernel - 1) + 1
-            for side, stride, padding, dilation, kernel in zip(
-                a.shape[2:], self.stride, self.padding, self.dilation, self.weight.shape[2:], strict=True
+            (side - 1) * stride - 2 * p + dilation * (k - 1) + 1
+            for side, stride, p, dilation, k in zip(
+                a.shape[2:], self.stride, padding, self.dilation, kernel, strict=True
             )
         )
-        missed = [size - got for size, got in zip(self.input_shape[1:], reached, strict=True)]
-        return (
-            F.conv_transpose2d(a, self.weight, None, self.stride, self.padding, missed, self.groups, self.dilation),
+        missed = [whole - got for whole, got in zip(size, reached, strict=True)]
+        return F.conv_transpose2d(a, self.weight, None, self.stride, padding, missed, self.groups, self.dilation)
+
+    def _windows(self, a: Tensor, size: Size) -> Tensor:
+        """`_transposed` for windows: (M, h, w, C′) → (M, *size, C)."""
+        window = a.shape[1:]
+        small = window[:2].numel() == 1 or self.weight.shape[1] <= FEW
+        if small and len(a) > window.numel():  # one matrix for all; its zeros add no rounding
+            units = torch.eye(window.numel(), dtype=a.dtype, device=a.device).unflatten(1, window)
+            matrix = self._transposed(units.movedim(-1, 1), size, (0, 0)).movedim(1, -1)
+            return (a.flatten(1) @ matrix.flatten(1)).unflatten(1, matrix.shape[1:])
+        return self._transposed(a.movedim(-1, 1), size, (0, 0)).movedim(1, -1).contiguous()
+
+    def pull_windows(self, a: Windows, boxes: tuple[Box, ...], slope: Slope) -> PulledWindows | None:
+        size = Size(
+            (side - 1) * stride + dilation * (k - 1) + 1
+            for side, stride, dilation, k in zip(
+                a.coefficients.shape[2:4], self.stride, self.dilation, self.weight.shape[2:], strict=True
+            )
         )
+        if 2 * size.numel() > self.input_shape[1:].numel():
+            return None
+        pulled = self._windows(a.coefficients.flatten(0, 1), size).unflatten(0, a.top.shape)
+        constants = () if self.offset is None else ((a.coefficients, a.of(self.offset)),)
+        return PulledWindows((a.moved(pulled, self.stride, self.padding, self.input_shape),), constants)
 
     @property
     def unsigned(self) -> Conv2d:

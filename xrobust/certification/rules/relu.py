@@ -10,12 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xrobust.certification.box import Box
-from xrobust.certification.operation import ADAPTIVE, Operation, Pulled, Slope, along_lines, through_slopes
+from xrobust.certification.operation import ADAPTIVE, Line, Pointwise, Slope, through_slopes
 from xrobust.certification.rules.registry import Call, rule
 
 
 @dataclass(frozen=True, eq=False)
-class LeakyReLU(Operation):
+class LeakyReLU(Pointwise):
     """max(z, s·z) with 0 ≤ s ≤ 1; ReLU for s = 0.
 
     Where l < 0 < u, the upper line is the chord and the lower line goes through 0 with a slope α in [s, 1]. "adaptive":
@@ -43,9 +43,9 @@ class LeakyReLU(Operation):
     def loose(self, box: Box) -> Tensor:
         return (box.lower < 0) & (box.upper > 0)
 
-    def pull(self, a: Tensor, boxes: tuple[Box, ...], slope: Slope) -> Pulled:
-        lower, upper = boxes[0].lower, boxes[0].upper
-        unstable = self.loose(boxes[0])
+    def lines(self, box: Box, slope: Slope) -> tuple[Line, Line]:
+        lower, upper = box.lower, box.upper
+        unstable = self.loose(box)
         stable_slope = self._slopes(lower >= 0, lower)
         width = torch.where(unstable, upper - lower, 1)
         chord = torch.where(unstable, (upper - self.negative * lower) / width, stable_slope)
@@ -53,10 +53,10 @@ class LeakyReLU(Operation):
         if isinstance(slope, Tensor):
             alpha = torch.where(unstable.unsqueeze(1), slope, stable_slope.unsqueeze(1))
         elif slope == ADAPTIVE:
-            alpha = torch.where(unstable, self.adaptive(boxes[0]), stable_slope)
+            alpha = torch.where(unstable, self.adaptive(box), stable_slope)
         else:
             alpha = chord
-        return along_lines(a, (alpha, None), (chord, offset))
+        return (alpha, None), (chord, offset)
 
     def adaptive(self, box: Box) -> Tensor:
         """The slope of the lower line that encloses the smaller area, for unstable units."""

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xrobust.certification.operation import Affine
+from xrobust.certification.box import Box
+from xrobust.certification.operation import Affine, PulledWindows, Slope
 from xrobust.certification.rules.registry import Call, Input, rule
 from xrobust.certification.rules.structure import Sum
+from xrobust.certification.windows import Windows
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +29,12 @@ class Scaling(Affine):
     def transpose(self, a: Tensor) -> tuple[Tensor, ...]:
         return (a * self.scale,)
 
+    def pull_windows(self, a: Windows, boxes: tuple[Box, ...], slope: Slope) -> PulledWindows | None:
+        if not (_of_channels(self.scale) and _of_channels(self.shift)):
+            return None
+        pulled = a.replaced(a.coefficients * _in_windows(a, self.scale))
+        return PulledWindows((pulled,), () if self.shift is None else ((a.coefficients, _in_windows(a, self.shift)),))
+
     @property
     def unsigned(self) -> Scaling:
         return Scaling(self.scale.abs() if isinstance(self.scale, Tensor) else abs(self.scale), None)
@@ -38,6 +46,16 @@ class Scaling(Affine):
     @property
     def terms(self) -> int:
         return 4  # scale and shift may themselves have been computed
+
+
+def _of_channels(constant: Tensor | float | None) -> bool:
+    """Whether it is one number, or one for each channel."""
+    return not isinstance(constant, Tensor) or not constant.dim() or constant.shape[1:] == (1, 1)
+
+
+def _in_windows(a: Windows, constant: Tensor | float) -> Tensor:
+    constant = torch.as_tensor(constant).to(a.coefficients)
+    return a.of(constant) if constant.dim() else constant
 
 
 @rule(nn.BatchNorm1d, nn.BatchNorm2d)

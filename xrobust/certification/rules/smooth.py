@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xrobust.certification.box import Box
-from xrobust.certification.operation import Operation, Pulled, Slope, along_lines, through_slopes
+from xrobust.certification.operation import Line, Pointwise, Slope, through_slopes
 from xrobust.certification.rules.registry import Call, rule
 
 Function = Callable[[Tensor], Tensor]
@@ -20,7 +20,7 @@ HALVINGS = {torch.float32: 26, torch.float64: 54}
 
 
 @dataclass(frozen=True, eq=False)
-class Smooth(Operation):
+class Smooth(Pointwise):
     """A smooth function of one variable between two lines, each the best of a few slopes.
 
     For any slope k, kz + min(f − k·id) and kz + max(f − k·id) over [l, u] are sound lines. The extremes lie at l, at u,
@@ -68,16 +68,17 @@ class Smooth(Operation):
     def loose(self, box: Box) -> Tensor:
         return box.upper > box.lower
 
-    def pull(self, a: Tensor, boxes: tuple[Box, ...], slope: Slope) -> Pulled:
-        lower, upper = boxes[0].lower, boxes[0].upper
+    def lines(self, box: Box, slope: Slope) -> tuple[Line, Line]:
+        lower, upper = box.lower, box.upper
         middle = (lower + upper) / 2
         slopes = self._slopes(lower, middle, upper)
         floor, ceiling = self._offsets(slopes, lower, upper)
-        lines = []
-        for offsets, side in ((floor, 1), (ceiling, -1)):
+
+        def nearest(offsets: Tensor, side: int) -> Line:
             best = (side * (slopes * middle + offsets)).argmax(0, keepdim=True)
-            lines.append((slopes.gather(0, best)[0], offsets.gather(0, best)[0]))
-        return along_lines(a, *lines)
+            return slopes.gather(0, best)[0], offsets.gather(0, best)[0]
+
+        return nearest(floor, 1), nearest(ceiling, -1)
 
     def _slopes(self, lower: Tensor, middle: Tensor, upper: Tensor) -> Tensor:
         """The slopes to choose from: (6, N, ...)."""
