@@ -33,6 +33,7 @@ def train(cfg: DictConfig) -> float | None:
     from xrobust.defenses.regularization import Regularization
     from xrobust.evaluate import checked, run_evaluation
     from xrobust.export.bundle import read_config, save_bundle
+    from xrobust.export.card import data_name
     from xrobust.report import print_summary, read_run, write_report
 
     config = plain(cfg)
@@ -44,6 +45,7 @@ def train(cfg: DictConfig) -> float | None:
     optimization = build(config["optim"], "optim")
     datamodule = build(config["data"], "data")
     datamodule.setup()
+    facts = {"name": data_name({"training": config}), **datamodule.summary(), "sha256": datamodule.version()}
     checkpoint = open_run_folder(config)
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     model = build(config["model"], "model")
@@ -58,6 +60,7 @@ def train(cfg: DictConfig) -> float | None:
         for logger in loggers:
             logger.begin()
             logger.log_hyperparams(config)
+            logger.log_data(facts)
         trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
         kept = [c for c in trainer.checkpoint_callbacks if isinstance(c, pl.callbacks.ModelCheckpoint)]
         best, score = (kept[0].best_model_path or None, kept[0].best_model_score) if kept else (None, None)
@@ -65,7 +68,7 @@ def train(cfg: DictConfig) -> float | None:
         if trainer.is_global_zero:
             folder = Path(config["run_dir"])
             measured = {"results": module.results, "explanation_card": module.explanation_card}
-            about = {"class_names": datamodule.class_names, "training": config, **measured}
+            about = {"class_names": datamodule.class_names, "training": config, "data": facts, **measured}
             bundle = save_bundle(folder / "bundle", model, config["model"], **about)
             summary = run_evaluation(final) if final else None
             run = read_run(folder, run_title(config), read_config(bundle)["results"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import netrc
 import os
 import uuid
@@ -15,6 +16,7 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from xrobust.errors import one_of
+from xrobust.export.bundle import read_config
 from xrobust.export.explanation_table import card_columns, card_rows
 from xrobust.export.result import RESULT_COLUMNS, result_cells
 from xrobust.report import Run
@@ -79,10 +81,26 @@ class RunLogger(WandbLogger):
             self.experiment.define_metric(quantity, summary="max", step_metric="trainer/global_step")
 
     @rank_zero_only
+    def log_data(self, data: Mapping[str, Any]) -> None:
+        """Note name, sizes and version of the data set; online it is the artifact that the run takes.
+
+        Offline W&B knows no artifact that a run takes: there the version is in the configuration and, as always, with
+        the bundle.
+        """
+        self.experiment.config.update({"data_version": dict(data)}, allow_val_change=True)
+        if self._wandb_init["mode"] == "online":
+            artifact = wandb.Artifact(f"data-{data['name']}".lower(), type="dataset", metadata=dict(data))
+            with artifact.new_file("version.json") as file:
+                json.dump(dict(data), file, indent=2)
+            self.experiment.use_artifact(artifact)
+
+    @rank_zero_only
     def log_results(self, run: Run, bundle: Path, evaluation: Mapping[str, Any] | None) -> None:
         """What a finished run keeps: the bundle as a model artifact, charts of robust accuracy against each explanation
         metric over the epochs, the explanation card, and the summary of the final evaluation, if there was one."""
-        artifact = wandb.Artifact(f"bundle-{self.experiment.id}", type="model")
+        described = read_config(bundle)
+        metadata = {name: described[name] for name in ("data", "threat", "results", "sha256")}
+        artifact = wandb.Artifact(f"bundle-{self.experiment.id}", type="model", metadata=metadata)
         artifact.add_dir(str(bundle))
         self.experiment.log_artifact(artifact)
         charts = {f"robustness_and/{name}": self._chart(run, name) for name in run.directions}

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from command import ROOT, kill, only_run, refusal, train
+from wandb_file import items, records
 
 import xrobust
 
@@ -176,6 +177,37 @@ def test_the_explanation_card_is_in_the_run_the_bundle_and_the_report(finished) 
         assert "Explanation card" in text and "Class discrimination" in text, file
     offline = b"".join(file.read_bytes() for file in folder.glob("wandb/offline-run-*/*.wandb"))
     assert b"robustness_and/explain/complexity/gini_index/gradient" in offline and b"explanation_card" in offline
+
+
+def test_wandb_holds_configuration_steps_pictures_tables_and_the_bundle_with_its_data(finished) -> None:
+    folder = finished[1]
+    written = list(records(folder))
+    config = {k: v for r in written if r.HasField("config") for k, v in items(r.config.update).items()}
+    bundle = json.loads((folder / "bundle/config.json").read_text())
+    assert config["defense"]["_target_"].startswith("xrobust.defenses.") and config["seed"] == 0
+    assert config["data_version"] == bundle["data"] and len(bundle["data"]["sha256"]) == 64
+
+    steps = [items(r.history.item) for r in written if r.HasField("history")]
+    logged = {key for step in steps for key in step}
+    for row in table(folder):
+        epoch = next(s for s in steps if s.get("epoch") == int(row["epoch"]) and "val/robust_accuracy" in s)
+        for key in ("val/robust_accuracy", "explain/complexity/gini_index/gradient"):
+            assert epoch[key] == pytest.approx(float(row[key])), key
+    assert {"train/loss", "test/robust_accuracy", "trainer/global_step"} <= logged
+
+    kept = [(folder / "wandb").glob(f"offline-run-*/files/{f.path}") for r in written for f in r.files.files]
+    pictures = [file for found in kept for file in found if file.suffix == ".png"]
+    assert len(pictures) == 2 and all(file.read_bytes().startswith(b"\x89PNG") for file in pictures)
+    assert any(key.startswith("robustness_and/") for key in logged) and any("explanation_card" in key for key in logged)
+
+    (model,) = (r.artifact for r in written if r.HasField("artifact") and r.artifact.type == "model")
+    metadata = json.loads(model.metadata)
+    assert metadata["data"] == bundle["data"] and metadata["sha256"] == bundle["sha256"]
+    assert metadata["results"] == bundle["results"]
+    assert {entry.path for entry in model.manifest.contents} >= {"model.safetensors", "config.json", "README.md"}
+    summary = {k: v for r in written if r.HasField("summary") for k, v in items(r.summary.update).items()}
+    best = max(float(row["val/robust_accuracy"]) for row in table(folder))
+    assert summary["val/robust_accuracy"]["max"] == pytest.approx(best)
 
 
 @pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint
 
 from callbacks import AttributionPanels, BestCheckpoint, EpsilonSchedule, ExplanationQuality, History, RobustAccuracy
+from callbacks.wandb_logger import RunLogger
 from xrobust.attacks import PGD
 from xrobust.attributions import Gradient, InputXGradient
 from xrobust.data import Digits
@@ -173,3 +175,15 @@ def test_the_best_epoch_is_chosen_by_the_quantity_of_the_defense(tmp_path: Path)
         chosen[adversarial] = best.monitor
         assert (tmp_path / str(adversarial) / "best.ckpt").is_file()
     assert chosen == {False: "val/clean_accuracy", True: "val/robust_accuracy"}
+
+
+def test_online_the_data_version_is_the_artifact_that_a_run_takes(tmp_path):
+    logger = RunLogger(save_dir=str(tmp_path), mode="online")
+    taken, noted = [], {}
+    config = SimpleNamespace(update=lambda values, allow_val_change: noted.update(values))
+    logger._experiment = SimpleNamespace(config=config, use_artifact=taken.append)
+    data = {"name": "MNIST", "train": 54_000, "sha256": "0" * 64}
+    logger.log_data(data)
+    assert noted == {"data_version": data}
+    assert [(one.name, one.type, one.metadata) for one in taken] == [("data-mnist", "dataset", data)]
+    assert set(taken[0].manifest.entries) == {"version.json"}

@@ -70,6 +70,21 @@ def test_a_split_is_disjoint_complete_exact_and_stratified(fraction, sizes):
     assert (shares.abs() < 1).all()
 
 
+def test_the_version_of_a_set_tells_images_labels_and_split_apart():
+    @dataclass(kw_only=True, eq=False)
+    class Changed(Toy):
+        def load(self):
+            arrays = super().load()
+            arrays.x_test[3, 0, 1, 2] += 1
+            return arrays
+
+    versions = [
+        kind(num_classes=3, channels=1, image_size=4, split_seed=seed).version()
+        for kind, seed in ((Toy, 0), (Toy, 0), (Toy, 1), (Changed, 0))
+    ]
+    assert versions[0] == versions[1] and len(set(versions)) == 3
+
+
 def test_a_split_is_a_function_of_its_seed():
     labels = torch.arange(100) % 4
     once, again, other = (stratified_split(labels, 0.2, seed)[1] for seed in (1, 1, 2))

@@ -30,6 +30,7 @@ BELOW = {
     "threat": {"errors", "randomness"},
     "frame": set(),
     "files": set(),
+    "digest": set(),
     "attacks": {"threat", "frame", "errors", "randomness"},
     "certification": {"attacks", "models", "threat", "frame", "errors", "randomness"},
     "attributions": {"smoothing", "threat", "frame", "errors", "randomness"},
@@ -37,7 +38,7 @@ BELOW = {
     "regularizers": {"attributions", "attacks", "threat", "frame", "errors", "randomness"},
     "models": {"errors", "randomness"},
     "metrics": {"certification", "attacks", "attributions", "threat", "frame", "errors", "randomness"},
-    "data": {"errors", "randomness"},
+    "data": {"digest", "errors", "randomness"},
     "export": {"metrics", "models", "errors", "files"},
     "defenses": {
         "attacks",
@@ -54,6 +55,7 @@ BELOW = {
     },
     "report": {"export", "errors", "files"},
     "evaluation": {
+        "digest",
         "attacks",
         "certification",
         "smoothing",

@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 from conf_walk import WITHOUT_METRICS, composed
 
 from xrobust.config.check import check_run
@@ -65,3 +66,15 @@ def test_commands_in_documents_compose_and_pass_the_signature_check(document: Pa
         if command == "train" and not any(one.startswith(("metrics=", "experiment=")) for one in overrides):
             overrides += WITHOUT_METRICS
         check_run(composed(*overrides, command=command))
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "sweep").glob("*.yaml")), ids=lambda file: file.stem)
+def test_sweeps_of_wandb_compose_at_the_ends_of_their_ranges_and_watch_what_is_logged(file: Path) -> None:
+    sweep = yaml.safe_load(file.read_text(encoding="utf-8"))
+    assert sweep["metric"]["name"] == "val/robust_accuracy" and sweep["program"] == "train.py"
+    for end in (0, -1):
+        given = {
+            name: one["value"] if "value" in one else (one.get("values") or [one["min"], one["max"]])[end]
+            for name, one in sweep["parameters"].items()
+        }
+        check_run(composed(*(f"{name}={value}" for name, value in given.items()), *WITHOUT_METRICS))

@@ -16,6 +16,7 @@ from xrobust.data.extra import read_extra
 from xrobust.data.loader import EvaluationLoader, TrainingLoader, to_unit
 from xrobust.data.mix import Mix
 from xrobust.data.split import balanced_choice, stratified_split
+from xrobust.digest import sha256
 from xrobust.errors import UserError, at_least
 
 
@@ -186,6 +187,11 @@ class ImageDataModule(pl.LightningDataModule):
             "channels": self.channels,
             "image_size": self.image_size,
         }
+
+    def version(self) -> str:
+        """SHA-256 of all images and labels as they are split: what a result was measured on."""
+        self.setup()
+        return sha256((f"{name} {i}", part) for name, pair in self._parts.items() for i, part in enumerate(pair))
 
     def _part(self, name: str) -> tuple[Tensor, Tensor]:
         self.setup()

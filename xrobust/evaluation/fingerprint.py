@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
+
+from xrobust.digest import sha256
 
 
 def fingerprint(model: nn.Module, x: Tensor, y: Tensor, index: Tensor, protocol: Mapping[str, Any]) -> dict[str, Any]:
     """The protocol in plain containers, and SHA-256 of the model and of the data."""
     return {
         **protocol,
-        "model": _sha256([("structure", _structure(model)), *model.state_dict().items()]),
-        "data": _sha256([("images", x), ("labels", y), ("index", index)]),
+        "model": sha256([("structure", _structure(model)), *model.state_dict().items()]),
+        "data": sha256([("images", x), ("labels", y), ("index", index)]),
     }
 
 
@@ -35,15 +35,3 @@ def differences(before: Any, now: Any, place: str = "") -> Iterator[str]:
 def _structure(model: nn.Module) -> str:
     """The modules as text, without the memory addresses that some of them show."""
     return re.sub(r" at 0x[0-9a-f]+", "", repr(model))
-
-
-def _sha256(items: Sequence[tuple[str, str | Tensor]]) -> str:
-    digest = hashlib.sha256()
-    for name, item in items:
-        if isinstance(item, Tensor):
-            name, item = f"{name} {item.dtype} {tuple(item.shape)}", item.detach().cpu().contiguous().flatten()
-            content = item.view(torch.uint8).numpy().tobytes()
-        else:
-            content = str(item).encode()
-        digest.update(f"{name} {len(content)}\n".encode() + content)
-    return digest.hexdigest()

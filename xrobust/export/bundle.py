@@ -40,6 +40,7 @@ def save_bundle(
     *,
     class_names: Sequence[str],
     training: dict[str, Any],
+    data: Mapping[str, Any] | None = None,
     results: Sequence[AccuracyResult] = (),
     explanation_card: Mapping[str, Any] | None = None,
 ) -> Path:
@@ -51,6 +52,7 @@ def save_bundle(
         architecture: {"_target_": "xrobust.models.…", argument: value, …}, from which `load` rebuilds it.
         class_names: one name for each logit.
         training: the resolved configuration of the run.
+        data: the name, sizes and version ("sha256") of the data set.
         results: accuracies with their protocols.
         explanation_card: as `xrobust.explanation` fills it in.
 
@@ -58,7 +60,12 @@ def save_bundle(
         UserError: if the architecture is not one of `xrobust.models`.
     """
     description = describe(
-        architecture, class_names=class_names, training=training, results=results, explanation_card=explanation_card
+        architecture,
+        class_names=class_names,
+        training=training,
+        data=data,
+        results=results,
+        explanation_card=explanation_card,
     )
     return write_bundle(folder, model, description)
 
@@ -68,6 +75,7 @@ def describe(
     *,
     class_names: Sequence[str],
     training: dict[str, Any],
+    data: Mapping[str, Any] | None = None,
     results: Sequence[AccuracyResult] = (),
     explanation_card: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -78,6 +86,7 @@ def describe(
         "class_names": list(class_names),
         "threat": training.get("threat"),
         "training": training,
+        "data": data,
         "results": [result.as_dict() for result in results],
         "explanation_card": explanation_card,
         "versions": {

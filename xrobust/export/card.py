@@ -79,6 +79,7 @@ def _training(config: Mapping[str, Any]) -> str:
     training = config["training"]
     known = {
         "data": data_name(config),
+        "data version": (config.get("data") or {}).get("sha256"),
         "attack in training": _class_of(training["train_attack"]) if training.get("train_attack") else None,
         "optimiser": _class_of(training["optim"].get("optimizer")) if training.get("optim") else None,
         "epochs": training.get("trainer", {}).get("max_epochs"),
