@@ -1,14 +1,18 @@
-"""What bounds cost: a training step as a multiple of a standard one, and IBP and CROWN against auto_LiRPA.
+"""What bounds cost, and how they compare with those of auto_LiRPA: time, memory, and the numbers themselves.
 
-python benchmarks/bounds.py --models cnn7 dm_small --batch 64 --output runs/benchmark_bounds
+    python benchmarks/bounds.py --models cnn7 dm_small --batch 64 --output runs/benchmark_bounds
 
-The comparison with auto_LiRPA (from its repository; the package on PyPI is of 2022) needs it to be importable, and is
-left out with a message otherwise.
+Lower bounds of all differences of logits, in float32 and without the allowance for rounding, on networks with random
+weights, where nearly every unit is unstable: the dearest case. All take turns in one process; the least time of the
+rounds counts. Memory is what a forked process needs on top of what it began with. The comparison with auto_LiRPA (from
+its repository; the package on PyPI is of 2022) needs it to be importable, and is left out with a message otherwise.
+What a training step costs is in `certified_training.py`.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import resource
 import sys
@@ -23,7 +27,6 @@ from torch import Tensor, nn
 
 import xrobust
 from xrobust.certification import (
-    batch_statistics,
     crown_bounds,
     input_box,
     interval_bounds,
@@ -38,7 +41,6 @@ from xrobust.threat import ThreatModel
 
 MODELS = {"cnn7": CNN7, "dm_small": DMSmall, "dm_medium": DMMedium, "dm_large": DMLarge}
 MNIST = {"num_classes": 10, "in_channels": 1, "image_size": 28}
-THREAT = ThreatModel("linf", "0.1")
 
 
 def fastest(works: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
@@ -55,37 +57,23 @@ def fastest(works: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float
     return {name: min(each) for name, each in seconds.items()}
 
 
-def training_steps(model: nn.Module, x: Tensor, y: Tensor) -> dict[str, Callable[[], Any]]:
-    """A standard step, and steps on half the clean loss and half that of the bounds."""
-    graph = trace(model, x[0])
-    forms, box = margins(y, 10), input_box(THREAT, x)
-    optimizer = torch.optim.Adam(model.parameters(), 5e-4)
-
-    def step(bound: Callable[..., Tensor] | None) -> None:
-        model.train()
-        optimizer.zero_grad()
-        with batch_statistics(model) as recorded:
-            logits = model(x)
-        loss = nn.functional.cross_entropy(logits, y)
-        if bound is not None:
-            lower = bound(interval_bounds(graph.network(recorded), box, all_nodes=False), forms)
-            worst = torch.cat([torch.zeros(len(x), 1, device=x.device), -lower], 1)
-            loss = (loss + nn.functional.cross_entropy(worst, torch.zeros_like(y))) / 2
-        loss.backward()
-        optimizer.step()
-
-    def standard() -> None:
-        model.train()
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(x), y).backward()
-        optimizer.step()
-
-    return {"standard": standard, "IBP": lambda: step(interval_lower_bound), "CROWN-IBP": lambda: step(lower_bound)}
+def needed_memory(work: Callable[[], Any]) -> float:
+    """MiB that a process needs for it beyond what it began with."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+        work()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        os.write(writer, f"{max(0.0, peak - before)}".encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    return float(os.read(reader, 64))
 
 
-def evaluations(model: nn.Module, x: Tensor, y: Tensor, full: bool) -> dict[str, Callable[[], Any]]:
-    """The bounds alone, without rounding, as auto_LiRPA computes them."""
-    network, forms, box = trace(model.eval(), x[0]).network(), margins(y, 10), input_box(THREAT, x)
+def ours(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, full: bool) -> dict[str, Callable[[], Tensor]]:
+    """The bounds of this project."""
+    network, forms, box = trace(model.eval(), x[0]).network(), margins(y, 10), input_box(threat, x)
 
     @torch.no_grad()
     def ibp() -> Tensor:
@@ -102,17 +90,17 @@ def evaluations(model: nn.Module, x: Tensor, y: Tensor, full: bool) -> dict[str,
     return {"IBP": ibp, "CROWN-IBP": crown_ibp} | ({"CROWN": crown} if full else {})
 
 
-def theirs(model: nn.Module, x: Tensor, y: Tensor, full: bool) -> dict[str, Callable[[], Any]]:
-    """The same bounds by auto_LiRPA; empty if it cannot be imported."""
+def theirs(model: nn.Module, x: Tensor, y: Tensor, threat: ThreatModel, full: bool) -> dict[str, Callable[[], Tensor]]:
+    """The same by auto_LiRPA; empty if it cannot be imported."""
     try:
         from auto_LiRPA import BoundedModule, BoundedTensor, PerturbationLpNorm
     except ImportError:
         return {}
     bounded = BoundedModule(model.eval(), x[:1], device=x.device)
-    forms, box = margins(y, 10), input_box(THREAT, x)
+    forms, box = margins(y, 10), input_box(threat, x)
     image = BoundedTensor(x, PerturbationLpNorm(norm=float("inf"), x_L=box.lower, x_U=box.upper))
 
-    def by(method: str) -> Callable[[], Any]:
+    def by(method: str) -> Callable[[], Tensor]:
         @torch.no_grad()
         def compute() -> Tensor:
             return bounded.compute_bounds(x=(image,), C=forms, method=method, bound_upper=False)[0]
@@ -123,30 +111,31 @@ def theirs(model: nn.Module, x: Tensor, y: Tensor, full: bool) -> dict[str, Call
     return {method: by(method) for method in methods}
 
 
-def measured(name: str, batch: int, width: float, rounds: int, device: str, full: bool) -> tuple[list[Row], list[Row]]:
-    """Training steps and bounds of one network: rows of two tables."""
+def measured(name: str, chosen: argparse.Namespace) -> list[Row]:
+    """The bounds of one network."""
     torch.manual_seed(0)
-    model = MODELS[name](**MNIST, width=width).to(device)
-    x, y = torch.rand(batch, 1, 28, 28, device=device), torch.randint(0, 10, (batch,), device=device)
-    head: Row = {"model": name, "width": width, "batch": batch}
-    steps = fastest(training_steps(model, x, y), rounds)
-    training = [
-        {**head, "step": work, "ms": 1000 * s, "multiple of standard": s / steps["standard"]}
-        for work, s in steps.items()
-    ]
-    ours, other = evaluations(model, x, y, full), theirs(model, x, y, full)
-    seconds = fastest({**ours, **{f"their {work}": call for work, call in other.items()}}, rounds)
-    bounds = []
-    for work in ours:
-        row: Row = {**head, "bound": work, "ms": 1000 * seconds[work]}
+    model = MODELS[name](**MNIST, width=chosen.width).to(chosen.device)
+    x = torch.rand(chosen.batch, 1, 28, 28, device=chosen.device)
+    y = torch.randint(0, 10, (chosen.batch,), device=chosen.device)
+    given = (model, x, y, ThreatModel("linf", chosen.eps), chosen.crown)
+    own, other = ours(*given), theirs(*given)
+    seconds = fastest({**own, **{f"their {work}": call for work, call in other.items()}}, chosen.rounds)
+    rows = []
+    for work in own:
+        row: Row = {"model": name, "width": chosen.width, "batch": chosen.batch, "ε": chosen.eps, "bound": work}
+        row |= {"ms": 1000 * seconds[work]}
         if other:
             row |= {
                 "auto_LiRPA, ms": 1000 * seconds[f"their {work}"],
                 "ours / theirs": seconds[work] / seconds[f"their {work}"],
-                "largest difference": float((ours[work]() - other[work]()).abs().max()),
+                "largest difference": float((own[work]() - other[work]()).abs().max()),
+                "largest bound": float(own[work]().abs().max()),
             }
-        bounds.append(row)
-    return training, bounds
+        if chosen.device == "cpu":
+            row |= {"MiB": needed_memory(own[work])}
+            row |= {"auto_LiRPA, MiB": needed_memory(other[work])} if other else {}
+        rows.append(row)
+    return rows
 
 
 def parsed(arguments: Sequence[str]) -> argparse.Namespace:
@@ -154,6 +143,7 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=["cnn7", "dm_small"])
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--width", type=float, default=1.0, help="a factor of all widths")
+    parser.add_argument("--eps", default="0.1", help="the radius in Linf")
     parser.add_argument("--rounds", type=int, default=5, help="of which the fastest counts")
     parser.add_argument("--threads", type=int, default=1, help="of PyTorch")
     parser.add_argument("--device", default="cpu")
@@ -167,22 +157,15 @@ def parsed(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: Sequence[str]) -> None:
     chosen = parsed(arguments)
     torch.set_num_threads(chosen.threads)
-    training: list[Row] = []
-    bounds: list[Row] = []
-    for name in chosen.models:
-        steps, values = measured(name, chosen.batch, chosen.width, chosen.rounds, chosen.device, chosen.crown)
-        training += steps
-        bounds += values
+    bounds = [row for name in chosen.models for row in measured(name, chosen)]
     context: Row = {
         "processor": platform.machine(),
         "threads": chosen.threads,
         "device": chosen.device,
-        "peak memory, MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "versions": {"xrobust": xrobust.__version__, "torch": torch.__version__},
     }
-    for title, rows in (("training_steps", training), ("bounds", bounds)):
-        show(title, rows)
-        save(chosen.output, title, rows, context)
+    show("bounds", bounds)
+    save(chosen.output, "bounds", bounds, context)
     if "auto_LiRPA, ms" not in bounds[0]:
         print("\nauto_LiRPA cannot be imported here, so nothing was compared with it; install it from its repository.")
 

@@ -4,20 +4,18 @@
 
 The model is CNN7 on 28 × 28 images, with the methods as `conf/defense` has them at the full radius; TAPS attacks in the
 latent box there. CROWN-IBP is measured half way, too, where its backward pass counts (β = 0.5). All take turns in one
-process; time is the processor's, the median of the rounds.
+process; time is the processor's, the least of the rounds.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from defenses import CONF
+from defenses import CONF, least_seconds
 from hydra import compose, initialize_config_dir
 from tables import Row, save, show
 from torch import Tensor
@@ -59,18 +57,6 @@ def step_of(defense: RobustClassifier, x: Tensor, y: Tensor) -> Step:
     return step
 
 
-def median_seconds(steps: dict[str, Step], rounds: int) -> dict[str, float]:
-    """The median processor time of each step over rounds in which they take turns; a round before them warms up."""
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(rounds + 1):
-        for name, step in steps.items():
-            began = time.process_time()
-            step()
-            if turn:
-                seconds[name].append(time.process_time() - began)
-    return {name: statistics.median(each) for name, each in seconds.items()}
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--width", type=float, default=1.0, help="a factor of CNN7's widths")
@@ -89,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             defenses[name] = built(name, given.width)
             if name == "crown_ibp":
                 defenses["crown_ibp, β = 0.5"] = built(name, given.width, "defense.beta=0.5")
-    seconds = median_seconds({name: step_of(defense, x, y) for name, defense in defenses.items()}, given.rounds)
+    seconds = least_seconds({name: step_of(defense, x, y) for name, defense in defenses.items()}, given.rounds)
     rows: list[Row] = [
         {"method": name, "seconds": each, "multiple of standard": each / seconds["standard"]}
         for name, each in seconds.items()

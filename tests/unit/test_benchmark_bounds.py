@@ -19,11 +19,7 @@ def test_without_auto_lirpa_our_own_costs_are_measured(
     monkeypatch.setitem(sys.modules, "auto_LiRPA", None)
     given = ["--models", "dm_small", "--batch", "2", "--width", "0.1", "--rounds", "1", "--crown"]
     importlib.import_module("bounds").main([*given, "--output", str(tmp_path)])
-    steps = json.loads((tmp_path / "training_steps.json").read_text())["rows"]
-    assert [row["step"] for row in steps] == ["standard", "IBP", "CROWN-IBP"] and steps[0]["multiple of standard"] == 1
-    assert [row["bound"] for row in json.loads((tmp_path / "bounds.json").read_text())["rows"]] == [
-        "IBP",
-        "CROWN-IBP",
-        "CROWN",
-    ]
+    rows = json.loads((tmp_path / "bounds.json").read_text())["rows"]
+    assert [row["bound"] for row in rows] == ["IBP", "CROWN-IBP", "CROWN"]
+    assert all(row["ms"] > 0 and row["MiB"] >= 0 for row in rows)
     assert "auto_LiRPA cannot be imported here" in capsys.readouterr().out

@@ -470,3 +470,22 @@ def test_constants_in_the_code_keep_their_precision() -> None:
     exact = torch.einsum("nsk,nk->ns", a, Constants()(x))
     torch.testing.assert_close(network.values(x)[-1], Constants()(x), rtol=0, atol=1e-15)
     torch.testing.assert_close(lower_bound(bounds, a), exact, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize("shape", [(7, 3), (4, 3, 5, 2)])
+def test_recorded_statistics_are_those_of_the_batch_with_their_gradients(shape: tuple[int, ...]) -> None:
+    norm = nn.BatchNorm1d(3) if len(shape) == 2 else nn.BatchNorm2d(3)
+
+    def statistics(z: Tensor) -> tuple[Tensor, Tensor]:
+        with batch_statistics(norm) as recorded:
+            norm(z)
+        (found,) = recorded.values()
+        return found
+
+    norm.double()
+    z = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    variance, mean = torch.var_mean(z, [0, *range(2, z.dim())], correction=0)
+    for found, known in zip(statistics(z), (mean, variance), strict=True):
+        torch.testing.assert_close(found, known, rtol=0, atol=1e-14)
+    assert torch.autograd.gradcheck(statistics, (z,))
+    assert statistics(torch.full(shape, 2.0, dtype=torch.float64))[1].tolist() == [0, 0, 0]

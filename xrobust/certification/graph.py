@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Size, Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from xrobust.certification.operation import Operation
 from xrobust.certification.rules.registry import Builder, Call, Statistics
@@ -115,7 +116,7 @@ class Network:
 def batch_statistics(model: nn.Module) -> Iterator[dict[str, tuple[Tensor, Tensor]]]:
     """Record the statistics with which batch norms in training mode normalise in the forward pass inside.
 
-    They are differentiable, and biased as the normalisation itself:
+    They are differentiable once, and biased as the normalisation itself:
 
         with batch_statistics(model) as statistics:
             logits = model(x)
@@ -126,9 +127,7 @@ def batch_statistics(model: nn.Module) -> Iterator[dict[str, tuple[Tensor, Tenso
     def recorder(name: str) -> Callable[..., None]:
         def record(module: nn.Module, args: tuple[Any, ...]) -> None:
             if module.training:
-                over = [0, *range(2, args[0].dim())]
-                variance, mean = torch.var_mean(args[0], over, correction=0)
-                recorded[name] = (mean, variance)
+                recorded[name] = _Statistics.apply(args[0])
 
         return record
 
@@ -139,3 +138,22 @@ def batch_statistics(model: nn.Module) -> Iterator[dict[str, tuple[Tensor, Tenso
     finally:
         for handle in handles:
             handle.remove()
+
+
+class _Statistics(torch.autograd.Function):
+    """z (N, C, ...) ↦ mean and variance of each channel: in one pass each way, where `torch.var_mean` takes several."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor) -> tuple[Tensor, Tensor]:
+        _, mean, inverse = torch.native_batch_norm(z, None, None, None, None, True, 0.0, 0.0)
+        ctx.save_for_backward(z, mean)
+        return mean, torch.where(inverse > 0, inverse.pow(-2), 0.0)  # of no variance it makes 0
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        z, mean = ctx.saved_tensors
+        of_mean, of_variance = (gradient * (len(mean) / z.numel()) for gradient in gradients)
+        channels = (-1, *[1] * (z.dim() - 2))
+        constant = (of_mean - 2 * mean * of_variance).view(channels)
+        return torch.addcmul(constant, z, (2 * of_variance).view(channels))
