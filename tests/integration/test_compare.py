@@ -171,7 +171,7 @@ def test_the_page_is_self_contained_and_fits_a_phone(compared: Path) -> None:
     assert not [a for _, attributes in page.tags for a in attributes if a in ("href", "srcset") or a.startswith("on")]
     images = page.all("img")
     assert len(images) == 4 + 3 + 5 + 1  # final values; legend and two metrics; legend and four quantities; maps
-    assert all(image["src"].startswith("data:image/png;base64,") and image["alt"] for image in images)
+    assert all(image["src"].startswith("data:image/webp;base64,") and image["alt"] for image in images)
     assert "http" not in text and "url(" not in text and "@import" not in text
 
 

@@ -86,7 +86,7 @@ def test_the_bundle_states_its_results_with_their_protocol(finished) -> None:
 
 def test_the_page_is_self_contained(finished) -> None:
     page = (finished[1] / "report.html").read_text()
-    assert "data:image/png;base64," in page and "http" not in page.replace("http-equiv", "")
+    assert "data:image/webp;base64," in page and "http" not in page.replace("http-equiv", "")
 
 
 def test_a_killed_run_resumes_to_the_same_numbers(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_the_report_is_a_picture_and_a_self_contained_page(run: Run) -> None:
     assert imread(run.folder / "report.png").std() > 0.05
     page = (run.folder / "report.html").read_text(encoding="utf-8")
     assert "&lt;digits&gt;" in page and "<digits>" not in page
-    assert "77.50%" in page and "PGD (linf ε=0.2, steps 40), seed 0" in page and "data:image/png;base64," in page
+    assert "77.50%" in page and "PGD (linf ε=0.2, steps 40), seed 0" in page and "data:image/webp;base64," in page
     assert not list(run.folder.glob("*.partial"))
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import html
+import io
 from collections.abc import Collection, Sequence
+
+from PIL import Image
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; }
@@ -44,6 +47,9 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], numbers: Collectio
 
 
 def image(png: bytes, alt: str, style: str | None = None) -> str:
-    """A PNG inside the page; the style is CSS."""
+    """A picture inside the page, as lossless WebP, which takes half the room; the style is CSS."""
+    small = io.BytesIO()
+    Image.open(io.BytesIO(png)).save(small, "webp", lossless=True, exact=True, quality=60, method=2)
     styled = "" if style is None else f' style="{style}"'
-    return f'<img{styled} alt="{html.escape(alt)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+    content = base64.b64encode(small.getvalue()).decode()
+    return f'<img{styled} alt="{html.escape(alt)}" src="data:image/webp;base64,{content}">'
