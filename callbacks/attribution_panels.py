@@ -26,7 +26,7 @@ class AttributionPanels(pl.Callback):
         folder: where to.
         attributions: by name, the methods to draw.
         attack: makes the attacked images.
-        images: how many, balanced over the classes.
+        images: how many, balanced over the classes, or all validation images if there are fewer.
         every_n_epochs: how often; the first and the last epoch are always drawn.
         seed: of the attack.
     """

@@ -33,7 +33,7 @@ class ExplanationCard(pl.Callback):
             have (which pixels matter) are left out, and the card says so.
         attack: makes the adversarial examples.
         map_attack: attacks the maps.
-        images: how many.
+        images: how many, or all validation images if there are fewer.
         seed: of everything random here.
         batch_size: how many images go through the model at once.
     """

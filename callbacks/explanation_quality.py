@@ -38,7 +38,7 @@ class ExplanationQuality(pl.Callback):
         attack: makes the adversarial examples.
         map_attack: attacks the maps, for metrics that compare with attacked ones; they are left out for attributions
             that cannot be differentiated.
-        images: size of the probe set.
+        images: size of the probe set, or all validation images if there are fewer.
         every_n_epochs: how often; a number for all metrics, or by metric name (1 for those not named). "final" is
             after the last epoch only.
         budget: the share of the training time of the epochs so far that may be spent; none means no limit.

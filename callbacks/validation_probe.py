@@ -23,7 +23,7 @@ def validation_probe(
     """A probe of the model in training on fixed, class-balanced validation images.
 
     Args:
-        images: how many.
+        images: how many, or all of the set if it has fewer.
         attack: makes the adversarial examples.
         map_attack: an attack on the map.
         seed: of everything random.
@@ -32,6 +32,7 @@ def validation_probe(
     """
     data = trainer.datamodule  # type: ignore[attr-defined]
     rows = slice(trainer.global_rank, None, trainer.world_size) if share else slice(None)
+    images = min(images, data.summary()["validation"])
     x, y, index = (part.to(pl_module.device) for part in data.probe_set(images))
     mask = data.probe_masks(images)
     return Probe(

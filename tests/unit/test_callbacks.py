@@ -101,6 +101,12 @@ def quality(folder: Path, **options: Any) -> ExplanationQuality:
     return ExplanationQuality(str(folder), methods, metrics, WORST, images=20, **options)
 
 
+def test_explanations_are_measured_on_all_validation_images_if_there_are_few(tmp_path: Path) -> None:
+    trainer = fitted([quality(tmp_path)], validation_fraction=0.01)
+    assert trainer.datamodule.summary()["validation"] < 20  # type: ignore[attr-defined]
+    assert trainer.callback_metrics["explain/complexity/gini/gradient/valid"] == 1
+
+
 def test_each_metric_is_logged_for_each_attribution_with_its_valid_share(tmp_path: Path) -> None:
     metrics = fitted([quality(tmp_path)]).callback_metrics
     keys = {
