@@ -110,6 +110,7 @@ def test_a_killed_run_resumes_to_the_same_numbers(tmp_path: Path) -> None:
 
     done = train(*overrides, f"resume={killed}", cwd=tmp_path / "killed")
     assert done.returncode == 0, done.stderr[-3000:]
+    assert "is not empty" not in done.stderr
     assert only_run(tmp_path / "killed") == killed
     weights = [xrobust.load(run / "checkpoints/last.ckpt").state_dict() for run in (whole, killed)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])

@@ -82,6 +82,8 @@ def _quiet() -> None:
     logging.disable(logging.INFO)
     # Lightning 2.6 calls what torch 2.14 deprecates, at every epoch.
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")
+    # That of a run which goes on has to have them.
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
 
 
 def _remove_if_empty(folder: Path) -> None:
