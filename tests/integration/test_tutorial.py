@@ -67,6 +67,7 @@ def run(line: str, *further: str) -> None:
             if name.endswith(".py"):
                 runpy.run_path(str(ROOT / name), run_name="__main__")
             else:
+                monkeypatch.delitem(sys.modules, name, raising=False)  # as if nothing had imported it
                 runpy.run_module(name, run_name="__main__")
         finally:
             logging.disable(logging.NOTSET)
