@@ -67,7 +67,8 @@ def run(line: str, *further: str) -> None:
             if name.endswith(".py"):
                 runpy.run_path(str(ROOT / name), run_name="__main__")
             else:
-                monkeypatch.delitem(sys.modules, name, raising=False)  # as if nothing had imported it
+                for module in (name, f"{name}.__main__"):  # as if nothing had imported it
+                    monkeypatch.delitem(sys.modules, module, raising=False)
                 runpy.run_module(name, run_name="__main__")
         finally:
             logging.disable(logging.NOTSET)
