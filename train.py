@@ -45,8 +45,8 @@ def train(cfg: DictConfig) -> float | None:
     optimization = build(config["optim"], "optim")
     datamodule = build(config["data"], "data")
     datamodule.setup()
-    facts = {"name": data_name({"training": config}), **datamodule.summary(), "sha256": datamodule.version()}
     checkpoint = open_run_folder(config)
+    facts = {"name": data_name({"training": config}), **datamodule.summary(), "sha256": datamodule.version()}
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     model = build(config["model"], "model")
     if config["channels_last"]:

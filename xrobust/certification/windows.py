@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -54,7 +55,7 @@ class Windows:
         if values.dim() == 3:
             return values.movedim(0, -1)
         height, width = self.coefficients.shape[2:4]
-        before, after = self._overhang()
+        before, after = self._overhang
         padded = F.pad(values.movedim(1, -1), (0, 0, before[1], after[1], before[0], after[0]))
         rows = padded.unfold(2, width, 1).movedim(-1, 3).flatten(3)  # for each row and each begin: w · C numbers
         samples, lines, begins, _ = rows.shape
@@ -67,7 +68,7 @@ class Windows:
     def dense(self) -> Tensor:
         """The same forms with a coefficient for every value: (N, S, C, H, W)."""
         coefficients = self.coefficients
-        before, after = self._overhang()
+        before, after = self._overhang
         height, width = (side + low + high for side, low, high in zip(self.shape[1:], before, after, strict=True))
         rows, columns = self._places()
         index = ((rows + before[0]).unsqueeze(3) * width + (columns + before[1]).unsqueeze(2)).flatten(2)
@@ -83,6 +84,7 @@ class Windows:
         down, across = (torch.arange(side, device=self.top.device) for side in size)
         return self.top.unsqueeze(2) + down, self.left.unsqueeze(2) + across
 
+    @cached_property
     def _overhang(self) -> tuple[tuple[int, int], tuple[int, int]]:
         """How far windows reach out of the values: above and to the left, below and to the right."""
         reach = []
@@ -94,7 +96,7 @@ class Windows:
 
     def _outside_zero(self) -> Windows:
         """The same with zeros where windows lie outside the values."""
-        if self._overhang() == ((0, 0), (0, 0)):
+        if self._overhang == ((0, 0), (0, 0)):
             return self
         rows, columns = ((at >= 0) & (at < side) for at, side in zip(self._places(), self.shape[1:], strict=True))
         inside = (rows.unsqueeze(3) & columns.unsqueeze(2)).unsqueeze(4)

@@ -49,14 +49,15 @@ class Conv2d(Affine):
             columns = self.weight.flatten(1).t() @ a.flatten(2)
             return F.fold(columns, size, kernel, self.dilation, padding, self.stride)
         # What the last strides do not reach must be added to get the input's size back.
-        reached = (
-            (side - 1) * stride - 2 * p + dilation * (k - 1) + 1
-            for side, stride, p, dilation, k in zip(
-                a.shape[2:], self.stride, padding, self.dilation, kernel, strict=True
-            )
-        )
-        missed = [whole - got for whole, got in zip(size, reached, strict=True)]
+        reached = self._reach(a.shape[2:])
+        missed = [whole - got + 2 * p for whole, got, p in zip(size, reached, padding, strict=True)]
         return F.conv_transpose2d(a, self.weight, None, self.stride, padding, missed, self.groups, self.dilation)
+
+    def _reach(self, size: Size) -> Size:
+        """The height and width, padding included, that so many neighbouring outputs are computed from."""
+        kernel = self.weight.shape[2:]
+        sides = zip(size, self.stride, self.dilation, kernel, strict=True)
+        return Size((side - 1) * stride + dilation * (k - 1) + 1 for side, stride, dilation, k in sides)
 
     def _windows(self, a: Tensor, size: Size) -> Tensor:
         """`_transposed` for windows: (M, h, w, C′) → (M, *size, C)."""
@@ -69,12 +70,7 @@ class Conv2d(Affine):
         return self._transposed(a.movedim(-1, 1), size, (0, 0)).movedim(1, -1).contiguous()
 
     def pull_windows(self, a: Windows, boxes: tuple[Box, ...], slope: Slope) -> PulledWindows | None:
-        size = Size(
-            (side - 1) * stride + dilation * (k - 1) + 1
-            for side, stride, dilation, k in zip(
-                a.coefficients.shape[2:4], self.stride, self.dilation, self.weight.shape[2:], strict=True
-            )
-        )
+        size = self._reach(a.coefficients.shape[2:4])
         if 2 * size.numel() > self.input_shape[1:].numel():
             return None
         pulled = self._windows(a.coefficients.flatten(0, 1), size).unflatten(0, a.top.shape)
