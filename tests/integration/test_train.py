@@ -211,7 +211,7 @@ def test_wandb_holds_configuration_steps_pictures_tables_and_the_bundle_with_its
     assert summary["val/robust_accuracy"]["max"] == pytest.approx(best)
 
 
-@pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local"])
+@pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local", "ray"])
 def test_the_runs_of_a_multirun_have_folders_of_their_own_and_one_group(launcher: str, tmp_path: Path) -> None:
     if launcher != "basic":
         pytest.importorskip(f"hydra_plugins.hydra_{launcher.removesuffix('_local')}_launcher")
