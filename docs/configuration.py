@@ -20,7 +20,7 @@ default is a list takes several, as in `metrics=[gini_index,entropy]`. This page
 def configuration_page(root: Path) -> str:
     """Markdown: for each group where it is used, and a table of its options."""
     conf, tree, parts = root / "conf", Tree(root), [HEAD]
-    for folder in sorted(folder for folder in conf.rglob("*") if any(folder.glob("*.yaml"))):
+    for folder in sorted(folder for folder in conf.rglob("*") if any(folder.glob("*.yaml")) and folder.name != "hydra"):
         group = folder.relative_to(conf).as_posix()
         uses = sorted(set(_uses(conf, group)))
         parts.append(f"## {group}\n")

@@ -28,7 +28,7 @@ def command_of(group: str, name: str) -> str:
 TOGETHER = {"attribution", "metrics", "check"}  # all of them at once: composing is what takes time
 EVERY_CHOICE = [
     (group, names)
-    for group in sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
+    for group in sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name != "hydra")
     for names in ([choices(group)] if group in TOGETHER else [[name] for name in choices(group)])
 ]
 
