@@ -1,4 +1,4 @@
-"""Two gloo processes measure what one measures, draw different noise, and share one run folder."""
+"""Two gloo processes measure and train as one does, draw different noise, and share one run folder."""
 
 from __future__ import annotations
 
@@ -7,13 +7,23 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from conf_walk import GIVEN, WITHOUT_METRICS, choices, composed
+
+from xrobust.export.bundle import save_bundle
+from xrobust.models import SmallCNN
 
 WORKER = Path(__file__).with_name("worker.py")
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
 TWO = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+ARCHITECTURE = {"num_classes": 10, "in_channels": 1, "image_size": 8}
+NAMES = choices("defense")
+EXACT = ("standard", "free_at", "pgd_at", "mart", "alp", "score")  # draw no random numbers with such an attack
+Reports = dict[str, dict[str, Any]]
 
 
 def run(command: list[str], **options: object) -> None:
@@ -21,15 +31,25 @@ def run(command: list[str], **options: object) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+def configuration(name: str) -> dict[str, Any]:
+    """The method's, with a training attack that draws no random numbers."""
+    given = ["data=digits", "threat.eps=0.1", "train_attack.random_start=false", *WITHOUT_METRICS]
+    return composed(f"defense={name}", *given, *GIVEN.get(f"defense={name}", []))["defense"]
+
+
 @pytest.fixture(scope="module")
-def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
+def reports(tmp_path_factory: pytest.TempPathFactory) -> Reports:
     folder = tmp_path_factory.mktemp("distributed")
-    run([sys.executable, str(WORKER), str(folder), "1"])
+    names = [str(i) for i in range(10)]
+    helper, target = SmallCNN(**ARCHITECTURE), {"_target_": "xrobust.models.SmallCNN", **ARCHITECTURE}
+    save_bundle(folder / "bundle", helper, target, class_names=names, training={"threat": None})
+    (folder / "methods.json").write_text(json.dumps({name: configuration(name) for name in NAMES}))
+    run([sys.executable, str(WORKER), str(folder), "1", *EXACT])
     run([*TWO, str(WORKER), str(folder), "2"])
     return {file.stem: json.loads(file.read_text()) for file in folder.glob("rank_*.json")}
 
 
-def test_two_processes_measure_what_one_measures(reports: dict[str, dict]) -> None:
+def test_two_processes_measure_what_one_measures(reports: Reports) -> None:
     alone = reports["rank_0_of_1"]["metrics"]
     measured = {name for name in alone if name.startswith(("val/", "explain/")) and "seconds" not in name}
     assert {"val/clean_accuracy", "val/robust_accuracy"} < measured and len(measured) > 20
@@ -39,10 +59,22 @@ def test_two_processes_measure_what_one_measures(reports: dict[str, dict]) -> No
             assert together[name] == pytest.approx(alone[name], rel=2e-3, abs=1e-5, nan_ok=True), name
 
 
-def test_each_process_draws_its_own_noise(reports: dict[str, dict]) -> None:
+def test_each_process_draws_its_own_noise(reports: Reports) -> None:
     draws = [reports[f"rank_{rank}_of_2"]["noise"] for rank in (0, 1)]
     assert draws[0] != draws[1]
     assert reports["rank_0_of_1"]["noise"] == draws[0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_both_processes_end_with_the_same_weights(name: str, reports: Reports) -> None:
+    first, second = (reports[f"rank_{rank}_of_2"]["weights"][name] for rank in (0, 1))
+    assert first == second
+
+
+@pytest.mark.parametrize("name", EXACT)
+def test_without_random_numbers_two_processes_train_as_one(name: str, reports: Reports) -> None:
+    alone, together = (torch.tensor(reports[report]["weights"][name]) for report in ("rank_0_of_1", "rank_0_of_2"))
+    torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-5)
 
 
 def test_a_run_over_two_processes_has_one_folder(tmp_path: Path) -> None:
