@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from xrobust.attacks import Attack
+from xrobust.attacks.base import require_misleading
 from xrobust.data.split import balanced_choice
 from xrobust.defenses import RobustClassifier
 from xrobust.errors import at_least
@@ -45,6 +46,8 @@ class RobustAccuracy(pl.Callback):
         for name, images in (("val_images", val_images), ("test_images", test_images)):
             if images is not None:
                 at_least("robust_accuracy", 1, **{name: images})
+        require_misleading(val_attack, "robust_accuracy.val_attack")
+        require_misleading(test_attack, "robust_accuracy.test_attack")
         self.attacks = {"val": val_attack, "test": test_attack}
         self.images = {"val": val_images, "test": test_images}
         self.seed = seed

@@ -20,7 +20,7 @@ from xrobust.command import (
     chosen_model,
     start,
 )
-from xrobust.errors import at_least
+from xrobust.errors import UserError, at_least
 
 CONFIG_NAME = "certify"
 
@@ -45,6 +45,10 @@ def certify(cfg: Any) -> None:
     check_run(config)
     check_values(config)
     certifier, ladder = build(config["certifier"], "certifier"), room.Ladder(build(config["attack"], "attack"))
+    if ladder.threat != certifier.threat:
+        raise UserError(
+            f"attack.threat is {ladder.threat}, but the certifier is for {certifier.threat}: nothing to check"
+        )
     model = chosen_model(config).to(chosen_device(config["device"])).eval()
     x, y, index = chosen_images(config)
     threat = certifier.threat

@@ -128,12 +128,12 @@ def right_among(model: nn.Module, x: Tensor, y: Tensor, count: int, batch_size: 
     """
     import torch
 
-    from xrobust.attacks.standing import fresh_logits
+    from xrobust.attacks.standing import fresh_predictions
 
     found: list[int] = []
     for first in range(0, len(x), batch_size):
         rows = slice(first, first + batch_size)
-        found += (first + (fresh_logits(model, x[rows]).argmax(1) == y[rows]).nonzero().flatten()).tolist()
+        found += (first + (fresh_predictions(model, x[rows]) == y[rows]).nonzero().flatten()).tolist()
         if len(found) >= count:
             return torch.tensor(found[:count], device=x.device)
     raise UserError(f"images={count} with correct_only=true, but the model gets only {len(found)} of {len(x)} right")

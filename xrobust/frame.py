@@ -81,3 +81,8 @@ def logits_of(model: nn.Module, x: Tensor) -> Tensor:
     """f(x) in the precision of x, whatever the precision of the weights: (N, ...) → (N, K)."""
     weight = next((p for p in model.parameters() if p.is_floating_point()), x)
     return model(x.to(weight.dtype)).to(x.dtype)
+
+
+def predictions(logits: Tensor) -> Tensor:
+    """The classes argmax_k z_k, (N, K) → (N,); −1, which no label is, where a logit is not a number."""
+    return logits.argmax(1).masked_fill(logits.isnan().any(1), -1)

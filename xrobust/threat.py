@@ -58,6 +58,17 @@ class ThreatModel:
         object.__setattr__(self, "eps", eps)
         object.__setattr__(self, "clip", (float(self.clip[0]), float(self.clip[1])))
 
+    def require_images(self, x: Tensor) -> None:
+        """Refuse images outside of the pixel range, around which the ball would be another set or empty.
+
+        Raises:
+            UserError: naming the range.
+        """
+        low, high = self.clip
+        if x.numel() and not (x.amin() >= low and x.amax() <= high):
+            found = f"values from {x.amin():.4g} to {x.amax():.4g}"
+            raise UserError(f"images must lie in [{low:g}, {high:g}], as threat.clip says, got {found}")
+
     def __str__(self) -> str:
         return f"{self.norm} ε={self.written_eps}"
 

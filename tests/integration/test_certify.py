@@ -56,6 +56,8 @@ def test_a_certification_leaves_everything_behind_also_in_the_bundle(run, capsys
         ("certifier=crwn", "did you mean 'crown'"),
         ("split=train", "split must be one of"),
         ("+certifier.stpes=3", "certifier.stpes"),
+        ("attack.threat={_target_:xrobust.threat.ThreatModel,norm:linf,eps:0.01}", "the certifier is for linf ε=0.1"),
+        ("attack.targeted=true", "must look for images that the model gets wrong"),
     ],
 )
 def test_mistakes_are_one_sentence(run, capsys, override: str, words: str) -> None:

@@ -8,8 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from xrobust.attacks import PGD, Attack
+from callbacks import RobustAccuracy
+from xrobust.attacks import EOT, FMN, PGD, Attack, Square, TopKAttack, WorstOf
+from xrobust.attributions import Gradient
+from xrobust.certification import BranchAndBound, Falsifier
 from xrobust.errors import UserError
+from xrobust.evaluation import Ladder
 from xrobust.threat import ThreatModel
 
 THREAT = ThreatModel("linf", "0.1")
@@ -170,3 +174,28 @@ def test_the_description_names_every_hyper_parameter() -> None:
 def test_a_wrong_mode_is_refused() -> None:
     with pytest.raises(UserError, match=r"PGD.mode must be one of 'eval', 'train', got 'test'"):
         PGD(threat=THREAT, mode="test")
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        PGD(threat=THREAT, targeted=True),
+        Square(threat=THREAT, targeted=True),
+        FMN(threat=THREAT, targeted=True),
+        EOT(threat=THREAT, attack=PGD(threat=THREAT, targeted=True)),
+        TopKAttack(threat=THREAT, attribution=Gradient()),
+    ],
+    ids=str,
+)
+def test_an_attack_that_does_not_mislead_measures_no_accuracy(attack: Attack) -> None:
+    users = {
+        "the attack of an evaluation": lambda: Ladder(attack),
+        "WorstOf.attacks.one": lambda: WorstOf(threat=THREAT, attacks={"one": attack}),
+        "robust_accuracy.val_attack": lambda: RobustAccuracy(attack, PGD(threat=THREAT)),
+        "robust_accuracy.test_attack": lambda: RobustAccuracy(PGD(threat=THREAT), attack),
+        "Falsifier.attack": lambda: Falsifier(threat=THREAT, attack=attack),
+        "BranchAndBound.attack": lambda: BranchAndBound(threat=THREAT, attack=attack),
+    }
+    for place, use in users.items():
+        with pytest.raises(UserError, match=f"{place} must look for images that the model gets wrong"):
+            use()

@@ -294,20 +294,10 @@ class Branching(nn.Module):
         return x.flatten(1) if x.sum() > 0 else -x.flatten(1)
 
 
-class InPlace(nn.Module):
-    """Uses a value after it has been changed in place."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = x.flatten(1) - 0.5
-        torch.relu_(h)
-        return h
-
-
 @pytest.mark.parametrize(
     ("model", "words"),
     [
         (Branching(), "cannot be traced"),
-        (InPlace(), "does not compute"),
         (Subclassed(), "square"),
     ],
 )

@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from xrobust.attacks import APGD, FGSM, PGD, Attack, Square, UniformNoise, WorstOf
+from xrobust.attacks import APGD, EOT, FGSM, PGD, Attack, Square, UniformNoise, WorstOf
 from xrobust.errors import UserError
 from xrobust.evaluation import Evaluation, Ladder, Turn, accuracies, curve, evaluate, turn_by_turn
+from xrobust.evaluation.fingerprint import differences, fingerprint
 from xrobust.evaluation.fixed import fixed_conditions
 from xrobust.evaluation.outcome import MISCLASSIFIED, STANDING
 from xrobust.threat import ThreatModel
@@ -153,21 +154,6 @@ def test_bytes_are_images_too(digits_model: nn.Module, images: Set) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Boaster(WorstOf):
-    """Claims to have broken every sample, and returns the images themselves."""
-
-    def stages(self, model: nn.Module, x: Tensor, y: Tensor, generator=None):
-        for stage in super().stages(model, x, y, generator):
-            yield stage._replace(x_adv=x, standing=torch.zeros_like(y, dtype=torch.bool))
-
-
-def test_what_the_model_gets_right_when_asked_again_is_not_broken(digits_model: nn.Module, images: Set) -> None:
-    boaster = Boaster(threat=LINF, attacks={"noise": UniformNoise(threat=LINF)})
-    evaluation = evaluate(digits_model, *images, [Ladder(boaster)])
-    assert (evaluation.standing(0) == evaluation.clean).all()
-
-
-@dataclass(frozen=True, kw_only=True)
 class Escapes(Attack):
     """Leaves the ball."""
 
@@ -279,6 +265,15 @@ def test_a_damaged_file_is_named(name: str, digits_model: nn.Module, images: Set
         evaluate(digits_model, *images, ladders, folder=tmp_path)
 
 
+def test_plain_attributes_are_part_of_the_fingerprint(images: Set) -> None:
+    def at(temperature: float) -> dict:
+        model = nn.Flatten()
+        model.temperature = temperature
+        return fingerprint(model, *images, torch.arange(len(images[0])), {})
+
+    assert at(1.0) == at(1.0) and list(differences(at(1.0), at(2.0))) == ["model"]
+
+
 def test_the_fingerprint_is_readable(digits_model: nn.Module, images: Set, tmp_path: Path) -> None:
     evaluate(digits_model, *images, [Ladder(PGD(threat=LINF, steps=2), ["0.2"])], folder=tmp_path)
     written = json.loads((tmp_path / "fingerprint.json").read_text())
@@ -320,3 +315,48 @@ def test_the_conditions_of_an_evaluation_end_with_it() -> None:
             assert state() == [True, False, True, False, "ieee"]
             drawn.append(torch.rand(3))
     assert state() == before and torch.equal(*drawn)
+
+
+class Unsure(nn.Module):
+    """Near ±2 its answer is wrong with probability 0.1; further away from 0 it is sure."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        value = (x.flatten(1) * self.weight).sum(1, keepdim=True) - 8
+        flipped = torch.where(torch.rand_like(value) < 0.1, -value, value)
+        value = torch.where(value.abs() < 3, flipped, value)
+        return torch.cat([value, -value], 1)
+
+
+def test_what_a_random_model_once_got_wrong_is_not_restored() -> None:
+    """Every image has adversarial examples that always fool the model; none may stand because a draw was lucky."""
+    y = torch.arange(200) % 2
+    x = torch.where(y == 0, 10 / 16, 6 / 16).view(-1, 1, 1, 1).expand(-1, 1, 4, 4)
+    threat = ThreatModel("linf", "0.4")
+    attack = EOT(threat=threat, attack=APGD(threat=threat, steps=20))
+    evaluation = evaluate(Unsure(), x, y, [Ladder(WorstOf(threat=threat, attacks={"apgd": attack}))])
+    assert 0.8 < evaluation.clean.mean() < 1 and not evaluation.standing(0).any()
+
+
+class Broken(nn.Module):
+    """The logit of class 1 is not a number for bright images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        bright = x.flatten(1).mean(1) * self.weight
+        return torch.stack([bright, torch.where(bright > 0.3, bright * torch.nan, bright - 10), bright - 20], 1)
+
+
+@pytest.mark.parametrize("composition", [APGD, Square])
+def test_a_logit_that_is_not_a_number_is_never_right(composition) -> None:
+    x, y = torch.full((20, 1, 4, 4), 0.5), torch.ones(20, dtype=torch.long)
+    x[0], y[0] = 0.0, 0
+    evaluation = evaluate(Broken(), x, y, [Ladder(composition(threat=ThreatModel("linf", "0.1")))])
+    assert evaluation.clean.tolist() == [True] + [False] * 19 and (evaluation.outcomes.clean_prediction[1:] == -1).all()
+    assert not evaluation.standing(0)[1:].any()

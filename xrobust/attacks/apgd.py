@@ -16,7 +16,7 @@ from xrobust.attacks.classes import likeliest_others
 from xrobust.attacks.losses import AttackLoss, loss_of_logits, targeted_dlr
 from xrobust.attacks.standing import Worst, require_at_least
 from xrobust.errors import UserError
-from xrobust.frame import logits_of
+from xrobust.frame import logits_of, predictions
 from xrobust.randomness import Generator, subset
 
 Rule = HalvingRule | SparseRule
@@ -49,7 +49,7 @@ class _AutoPGD(Attack):
         with torch.no_grad():
             logits = logits_of(model, x)
         worst = Worst(x)
-        worst.finish(logits.argmax(1) != y)
+        worst.finish(predictions(logits) != y)
         for loss, goal in self.objectives(logits, y):
             for _ in range(self.restarts):
                 rows = worst.standing
@@ -143,7 +143,7 @@ def climb(
         value = loss(logits, walk.y, walk.goal)
         gradient = torch.autograd.grad(value.sum(), x_in)[0] if step < steps else walk.gradient
         walk.observe(value.detach(), gradient)
-        wrong = logits.argmax(1) != walk.y
+        wrong = predictions(logits) != walk.y
         if leave_when_wrong and wrong.any():
             found.offer(walk.rows[wrong], walk.x_t[wrong], walk.value[wrong], wrong[wrong])
             walk.keep(~wrong)

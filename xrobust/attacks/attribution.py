@@ -96,6 +96,10 @@ class AttributionAttack(Attack):
         if not self.attribution.differentiable:
             raise UserError(f"{name}.attribution must be differentiable, got {type(self.attribution).__name__}")
 
+    @property
+    def misleads(self) -> bool:
+        return False  # it keeps the prediction
+
     @abstractmethod
     def goal(self, maps: Tensor, logits: Tensor) -> Goal:
         """The goal of an attack on these maps, (N, C, H, W), of images with these logits, (N, K)."""

@@ -10,7 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from xrobust.errors import one_of
+from xrobust.errors import UserError, one_of
 from xrobust.frame import logits_of, untouched
 from xrobust.randomness import Generator, default_generator
 from xrobust.threat import ThreatModel
@@ -68,6 +68,11 @@ class Attack(ABC):
     def run(self, model: nn.Module, x: Tensor, y: Tensor, generator: Generator) -> Tensor:
         """The attack itself; its result is projected onto the threat model."""
 
+    @property
+    def misleads(self) -> bool:
+        """Whether it looks for images that the model gets wrong, so that an accuracy can be measured with it."""
+        return not getattr(self, "targeted", False)
+
     def with_eps(self, eps: object) -> Self:
         """The same attack at another radius (step sizes that follow from ε follow)."""
         return replace(self, threat=self.threat.with_eps(eps))  # type: ignore[arg-type]
@@ -86,6 +91,16 @@ class Attack(ABC):
             if f.name not in ("threat", "autocast") and (count or value != f.default):
                 shown.append(f"{f.name} {value}")
         return f"{type(self).__name__} ({', '.join([str(self.threat), *shown])})"
+
+
+def require_misleading(attack: Attack, place: str) -> None:
+    """Refuse an attack that reaches for a class or keeps the prediction: what stands against it proves nothing.
+
+    Raises:
+        UserError: naming the attack and the place.
+    """
+    if not attack.misleads:
+        raise UserError(f"{place} must look for images that the model gets wrong, which {attack} does not")
 
 
 def _plain(value: Any) -> Any:

@@ -13,7 +13,7 @@ from xrobust.attacks.base import Attack
 from xrobust.attacks.losses import margin
 from xrobust.attacks.standing import choose, fresh_logits
 from xrobust.errors import one_of
-from xrobust.frame import logits_of, untouched
+from xrobust.frame import logits_of, predictions, untouched
 from xrobust.randomness import Generator, default_generator
 from xrobust.threat import ThreatModel
 
@@ -59,7 +59,7 @@ class MinimumNorm(Attack):
 
     def is_adversarial(self, logits: Tensor, y: Tensor) -> Tensor:
         """Whether the prediction is what the attack wants: (N, K), (N,) → (N,) bool."""
-        return logits.argmax(1) != y
+        return predictions(logits) != y
 
     def start(self, model: nn.Module, x: Tensor, y: Tensor) -> tuple[Nearest, Tensor]:
         """Where a search begins, samples that are adversarial already at distance 0; and the logits there."""
@@ -100,7 +100,7 @@ class TargetableMinimumNorm(MinimumNorm):
     targeted: bool = False
 
     def is_adversarial(self, logits: Tensor, y: Tensor) -> Tensor:
-        return (logits.argmax(1) == y) == self.targeted
+        return (predictions(logits) == y) == self.targeted
 
     def progress(self, logits: Tensor, y: Tensor) -> Tensor:
         """max_{k≠y} z_k − z_y, or its negative when targeted: positive on the adversarial side, (N,)."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from xrobust.attacks.base import Attack
 from xrobust.attacks.losses import cross_entropy
 from xrobust.attacks.standing import Worst, require_at_least
-from xrobust.frame import logits_of
+from xrobust.frame import logits_of, predictions
 from xrobust.randomness import Generator, normal_like, subset
 from xrobust.threat import per_sample
 
@@ -45,7 +45,7 @@ class Noise(Attack):
             points = self.threat.project(self.draw(x[rows], subset(generator, rows)), x[rows])
             with torch.no_grad():
                 logits = logits_of(model, points)
-            worst.offer(rows, points, cross_entropy(logits, y[rows]), logits.argmax(1) != y[rows])
+            worst.offer(rows, points, cross_entropy(logits, y[rows]), predictions(logits) != y[rows])
         return worst.x_adv
 
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from xrobust.attacks.base import Attack, logits_of
+from xrobust.attacks.base import Attack
 from xrobust.attacks.losses import WITH_REFERENCE, AttackLoss, loss_named
 from xrobust.attacks.step_size import StepSize, check_step_size, pixel_step
 from xrobust.errors import UserError, at_least
+from xrobust.frame import logits_of, predictions
 from xrobust.randomness import Generator, uniform_like
 from xrobust.threat import per_sample
 
@@ -119,7 +120,7 @@ class PGD(Attack):
                 value = loss(logits, y[standing], None if reference is None else reference[standing])
                 if self.targeted:
                     value = -value
-                fooled = (logits.argmax(1) == y[standing]) == self.targeted
+                fooled = (predictions(logits) == y[standing]) == self.targeted
                 better = fooled | (value > worst_loss[standing])
                 worst[standing[better]] = x_t[better]
                 worst_loss[standing[better]] = value.detach()[better]

@@ -14,7 +14,7 @@ from xrobust.attacks.losses import loss_of_logits
 from xrobust.attacks.square_moves import BumpMoves, Moves, StripeMoves
 from xrobust.attacks.standing import PerSample, choose, require_at_least
 from xrobust.errors import UserError
-from xrobust.frame import logits_of
+from xrobust.frame import logits_of, predictions
 from xrobust.randomness import Generator, subset, uniform_like
 
 # The share of the pixels in a square halves after each of these queries of a budget of 10,000.
@@ -93,7 +93,7 @@ class Square(Attack):
         """The value to raise and whether the attack has succeeded, for each sample."""
         logits = logits_of(model, x)
         value = loss_of_logits(self.loss, "loss")(logits, y, None)
-        return -value if self.targeted else value, (logits.argmax(1) == y) == self.targeted
+        return -value if self.targeted else value, (predictions(logits) == y) == self.targeted
 
 
 class _Walk(PerSample):

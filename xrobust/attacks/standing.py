@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from xrobust.attacks.base import Attack
 from xrobust.errors import at_least
-from xrobust.frame import logits_of, untouched
+from xrobust.frame import logits_of, predictions, untouched
 from xrobust.threat import per_sample
 
 
@@ -21,6 +21,11 @@ def fresh_logits(model: nn.Module, x: Tensor) -> Tensor:
     """What the model says of x when nobody attacks it: evaluation mode, its own precision, (N, K)."""
     with untouched(model, x), torch.no_grad():
         return logits_of(model, x)
+
+
+def fresh_predictions(model: nn.Module, x: Tensor) -> Tensor:
+    """The classes of `fresh_logits`, (N,); −1 where a logit is not a number."""
+    return predictions(fresh_logits(model, x))
 
 
 def choose(mask: Tensor, yes: Tensor, no: Tensor) -> Tensor:

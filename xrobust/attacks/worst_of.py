@@ -9,11 +9,12 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from xrobust.attacks.base import Attack
+from xrobust.attacks.base import Attack, require_misleading
 from xrobust.attacks.losses import margin
 from xrobust.attacks.standing import Worst, fresh_logits
 from xrobust.attacks.wrapper import require_same_threat
 from xrobust.errors import UserError
+from xrobust.frame import predictions
 from xrobust.randomness import Generator, default_generator, subset
 
 
@@ -50,6 +51,7 @@ class WorstOf(Attack):
             raise UserError("WorstOf.attacks must hold at least one attack, got none")
         for name, attack in self.attacks.items():
             require_same_threat(self, attack, f"WorstOf.attacks.{name}")
+            require_misleading(attack, f"WorstOf.attacks.{name}")
 
     def with_eps(self, eps: object) -> Self:
         attacks = {name: attack.with_eps(eps) for name, attack in self.attacks.items()}
@@ -74,7 +76,7 @@ class WorstOf(Attack):
         def judged(name: str, rows: Tensor, points: Tensor) -> Stage:
             if len(rows):
                 logits = fresh_logits(model, points)
-                worst.offer(rows, points, margin(logits, y[rows]), logits.argmax(1) != y[rows])
+                worst.offer(rows, points, margin(logits, y[rows]), predictions(logits) != y[rows])
             return Stage(name, worst.x_adv.clone(), ~worst.broken)
 
         yield judged("clean", torch.arange(len(x), device=x.device), x)

@@ -33,5 +33,9 @@ class Wrapper(Attack):
         super().__post_init__()
         require_same_threat(self, self.attack, f"{type(self).__name__}.attack")
 
+    @property
+    def misleads(self) -> bool:
+        return self.attack.misleads
+
     def with_eps(self, eps: object) -> Self:
         return replace(self, threat=self.threat.with_eps(eps), attack=self.attack.with_eps(eps))  # type: ignore[arg-type]

@@ -68,10 +68,12 @@ class Certifier(ABC):
 
         Raises:
             UnsupportedOperation: naming an operation and its module.
+            UserError: for images outside of the threat model's box.
             RuntimeError: if a counter-example is none, or a certified sample is misclassified.
 
         Works under `no_grad` and `inference_mode`; the model is afterwards as before.
         """
+        self.threat.require_images(x)
         with untouched(model, x), torch.no_grad():
             x = x.detach().clone()
             generator = default_generator(x.device) if generator is None else generator

@@ -57,6 +57,13 @@ def rounding_unit(network: Network, node: int, dtype: torch.dtype) -> float:
     return torch.finfo(dtype).eps * (terms + GUARD)
 
 
+def rounded_outwards(network: Network, node: int, box: Box, size: Tensor) -> Box:
+    """A node's box with what rounding may have changed in computing it from those of its inputs."""
+    if not network.operation(node).terms:
+        return box
+    return box.widened(rounding_unit(network, node, size.dtype) * size)
+
+
 def interval_bounds(network: Network, box: Box, *, rounding: bool = False, all_nodes: bool = True) -> Bounds:
     """Interval bound propagation (Gowal et al. 2018): every value of every node for images in the box lies in its box.
 
@@ -77,8 +84,7 @@ def interval_bounds(network: Network, box: Box, *, rounding: bool = False, all_n
         if rounding:
             size = operation.magnitude(*(each.size for each in given))
             bounds.sizes[node] = size
-            if operation.terms:
-                boxed = boxed.widened(rounding_unit(network, node, size.dtype) * size)
+            boxed = rounded_outwards(network, node, boxed, size)
         bounds.boxes[node] = boxed
     return bounds
 

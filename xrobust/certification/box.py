@@ -91,6 +91,9 @@ def input_box(threat: ThreatModel, x: Tensor, dtype: torch.dtype | None = None) 
     lower = upper = x
     if threat.radius:
         exact, away = x.double(), torch.tensor(torch.inf, dtype=x.dtype, device=x.device)
-        lower = torch.nextafter((exact - threat.radius).to(x.dtype), -away).clamp(min=threat.clip[0])
-        upper = torch.nextafter((exact + threat.radius).to(x.dtype), away).clamp(max=threat.clip[1])
+        lower = torch.nextafter((exact - threat.radius).to(x.dtype), -away)
+        upper = torch.nextafter((exact + threat.radius).to(x.dtype), away)
+        # An attack subtracts an ε that is rounded to the precision of x, which may come to more.
+        lower = torch.minimum(lower, x - threat.radius).clamp(min=threat.clip[0])
+        upper = torch.maximum(upper, x + threat.radius).clamp(max=threat.clip[1])
     return Box(lower.to(dtype or x.dtype), upper.to(dtype or x.dtype))

@@ -15,11 +15,11 @@ from xrobust.certification.bounds import Bounds
 from xrobust.certification.branching import bounded
 from xrobust.certification.certificate import CERTIFIED, TIMEOUT, UNKNOWN, Certificate
 from xrobust.certification.domains import Domains, Layout, Queue
-from xrobust.certification.falsifier import falsify_by_attack, falsify_by_images
+from xrobust.certification.falsifier import falsify_by_attack, falsify_by_images, require_attack_on
 from xrobust.certification.leaf import solved
 from xrobust.certification.optimise import Ascent
 from xrobust.certification.problem import Problem
-from xrobust.errors import UserError, at_least
+from xrobust.errors import at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +57,8 @@ class BranchAndBound(Certifier):
         at_least(name, 0.0, slope_rate=self.slope_rate, multiplier_rate=self.multiplier_rate)
         if self.seconds is not None:
             at_least(name, 0.0, seconds=self.seconds)
-        if self.attack is not None and self.attack.threat != self.threat:
-            raise UserError(f"{name}.attack is for {self.attack.threat}, but the certifier is for {self.threat}")
+        if self.attack is not None:
+            require_attack_on(self, self.attack)
 
     def run(self, problem: Problem) -> Certificate:
         certificate = Certificate.blank(problem.x)

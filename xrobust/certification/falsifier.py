@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 
 from xrobust.attacks import Attack
+from xrobust.attacks.base import require_misleading
 from xrobust.certification.base import Certifier
 from xrobust.certification.certificate import Certificate
 from xrobust.certification.problem import Problem
@@ -28,13 +29,20 @@ class Falsifier(Certifier):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.attack.threat != self.threat:
-            raise UserError(f"Falsifier.attack is for {self.attack.threat}, but the certifier is for {self.threat}")
+        require_attack_on(self, self.attack)
 
     def run(self, problem: Problem) -> Certificate:
         certificate = Certificate.blank(problem.x)
         falsify_by_attack(certificate, problem, self.attack)
         return certificate
+
+
+def require_attack_on(certifier: Certifier, attack: Attack) -> None:
+    """Refuse an attack whose failure would say nothing, or that is for another threat model."""
+    place = f"{type(certifier).__name__}.attack"
+    require_misleading(attack, place)
+    if attack.threat != certifier.threat:
+        raise UserError(f"{place} is for {attack.threat}, but the certifier is for {certifier.threat}")
 
 
 def falsify_by_attack(certificate: Certificate, problem: Problem, attack: Attack) -> None:

@@ -56,7 +56,7 @@ def gradient_bounds(
 
     Raises:
         UnsupportedOperation: naming an operation and its module.
-        UserError: for another norm, or a network that cannot be traced.
+        UserError: for another norm, images outside of the threat model's box, or a network that cannot be traced.
 
     Works under `no_grad` and `inference_mode`; the model is afterwards as before.
     """
@@ -82,12 +82,13 @@ def boundable_network(model: nn.Module, x: Tensor, threat: ThreatModel, dtype: t
 
     Raises:
         UnsupportedOperation: naming an operation and its module.
-        UserError: for another norm, or a network that cannot be traced.
+        UserError: for another norm, images outside of the threat model's box, or a network that cannot be traced.
     """
     if threat.norm != "linf":
         raise one_of("gradient_bounds: threat.norm", threat.norm, ["linf"])
     if not len(x):
         raise UserError("gradient_bounds needs at least one image")
+    threat.require_images(x)
     with untouched(model, x), torch.no_grad():
         network = trace(copy.deepcopy(model).to(dtype).eval(), x[0].to(dtype)).network()
     for step, operation in zip(network.graph.steps, network.operations, strict=True):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from xrobust.certification.backward import Walk, lower_bound
-from xrobust.certification.bounds import Bounds
+from xrobust.certification.bounds import Bounds, rounded_outwards
 from xrobust.certification.box import Box
 from xrobust.certification.operation import ADAPTIVE
 from xrobust.certification.specification import marked, units
@@ -73,6 +73,8 @@ def forward_again(bounds: Bounds, node: int) -> Bounds:
         if later in boxes and changed.intersection(inputs):
             fresh = network.operation(later).interval(*(boxes[i] for i in inputs))
             known = boxes[later]
+            if bounds.rounding:
+                fresh = rounded_outwards(network, later, fresh, bounds.sizes[later])
             boxes[later] = Box(torch.maximum(fresh.lower, known.lower), torch.minimum(fresh.upper, known.upper))
             changed.add(later)
     return Bounds(network, boxes, bounds.sizes)

@@ -110,7 +110,7 @@ def _initial(
             operation = network.operation(user)
             if user <= last and isinstance(operation, LeakyReLU):
                 if start is not None:
-                    slope = start.slopes[user].clone()
+                    slope = start.slopes[user].clamp(operation.negative, 1.0)  # kept in float32, s may be rounded down
                 else:
                     slope = operation.adaptive(bounds.boxes[source]).unsqueeze(1)
                     slope = slope.expand(*forms, *slope.shape[2:]).clone()

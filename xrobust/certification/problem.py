@@ -14,7 +14,7 @@ from xrobust.certification.graph import Network
 from xrobust.certification.intermediate import CHUNK, crown_bounds, forms_at_once
 from xrobust.certification.operation import ADAPTIVE
 from xrobust.certification.specification import margins
-from xrobust.frame import logits_of
+from xrobust.frame import logits_of, predictions
 from xrobust.randomness import Generator, subset
 from xrobust.threat import ThreatModel
 
@@ -92,7 +92,7 @@ class Problem:
     def predictions(self, images: Tensor) -> Tensor:
         """The classes that the user's model gives to images."""
         with torch.no_grad():
-            return logits_of(self.model, images).argmax(1)
+            return predictions(logits_of(self.model, images))
 
     def rows(self, index: Tensor) -> Problem:
         """The problem for some samples, with all that is known of them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from operator import attrgetter
@@ -22,7 +23,9 @@ from xrobust.certification.rules.registry import (
 from xrobust.errors import UserError
 from xrobust.frame import untouched
 
-EXAMPLES = 3  # images in the example batch; the check uses another number
+EXAMPLES, OTHERS = 3, 2  # images in the example batch, and in the check, which takes another number
+FACTS = ("size", "dim", "ndimension", "numel", "nelement")  # what a graph may ask of a tensor and take for a constant
+ATTRIBUTES = ("shape", "ndim", "device", "dtype")
 
 
 def trace(model: nn.Module, image: Tensor) -> Graph:
@@ -39,11 +42,13 @@ def trace(model: nn.Module, image: Tensor) -> Graph:
         UnsupportedOperation: naming the operation and the path of its module.
         UserError: if the network cannot be traced, or the graph does not compute what the network computes.
     """
-    examples = torch.linspace(0, 1, EXAMPLES * image.numel(), device=image.device, dtype=image.dtype)
-    examples = examples.view(EXAMPLES, *image.shape)
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.rand(EXAMPLES + OTHERS, *image.shape, generator=generator, dtype=torch.float64)
+    drawn[-1] = drawn[-1].round()  # black and white
+    examples, others = drawn.to(image).split([EXAMPLES, OTHERS])
     with untouched(model, image), torch.no_grad():
-        graph = _Tracing(model, examples).graph()
-        _require_same(model, graph, examples[: EXAMPLES - 1].flip(1))
+        graph = _Tracing(model, examples.clone()).graph()
+        _require_same(model, graph, others)
         return graph
 
 
@@ -54,7 +59,9 @@ class _Tracing:
         self.model = model
         traced = _symbolic(model)
         self.interpreter, self.symbolic = fx.Interpreter(traced), traced.graph
+        self.live = _live(traced.graph)
         self.values: dict[fx.Node, Any] = {}  # the value of each node for the examples
+        self.versions: dict[fx.Node, int] = {}  # of the tensors among them, which changes in place count up
         self.places: dict[fx.Node, int] = {}  # nodes that depend on the image → positions in the graph
         self.current: dict[fx.Node, Callable[[], Any]] = {}  # constants that depend on weights or buffers
         self.steps: list[Step] = []
@@ -65,6 +72,7 @@ class _Tracing:
 
     def graph(self) -> Graph:
         for node in self.symbolic.nodes:
+            self._require_unchanged(node)
             if node.op == "output":
                 last = self.places.get(node.args[0])
                 if last is None or last != len(self.steps) or len(self.shapes[last]) != 1:
@@ -73,6 +81,8 @@ class _Tracing:
                 self._placeholder(node)
             else:
                 self._value(node)
+                if node not in self.live:
+                    continue
                 if any(source in self.places for source in node.all_input_nodes):
                     self._step(node)
                 else:
@@ -81,7 +91,8 @@ class _Tracing:
 
     def _placeholder(self, node: fx.Node) -> None:
         if not self.places:
-            self.values[node], self.places[node] = self.examples, 0
+            self._keep(node, self.examples)
+            self.places[node] = 0
         elif node.args:
             self.values[node] = node.args[0]
         else:
@@ -89,7 +100,21 @@ class _Tracing:
 
     def _value(self, node: fx.Node) -> None:
         self.interpreter.env = self.values
-        self.values[node] = self.interpreter.run_node(node)
+        self._keep(node, self.interpreter.run_node(node))
+
+    def _keep(self, node: fx.Node, value: Any) -> None:
+        self.values[node] = value
+        if isinstance(value, Tensor):
+            self.versions[node] = value._version
+
+    def _require_unchanged(self, node: fx.Node) -> None:
+        """A graph of values knows nothing of memory: what was changed in place must not be used again."""
+        for source in node.all_input_nodes:
+            if source in self.versions and self.values[source]._version != self.versions[source]:
+                raise UnsupportedOperation(
+                    f"no bound is known where a value is used again after a change in place, as {source.name!r} is in "
+                    f"{named(node.target)}, at {_path(node)!r} of the model"
+                )
 
     def _constant(self, node: fx.Node) -> Callable[[], Any]:
         """What computes a constant anew."""
@@ -112,14 +137,15 @@ class _Tracing:
 
     def _step(self, node: fx.Node) -> None:
         result = self.values[node]
-        if not isinstance(result, Tensor):
-            return  # a size; where it matters, in a reshape, the shape of the result is known
+        if node.target in FACTS or (node.target is getattr and node.args[1] in ATTRIBUTES):
+            return  # where it matters, in a reshape, the shape of the result is known
         module = self.model.get_submodule(str(node.target)) if node.op == "call_module" else None
-        target = node.target if module is None else type(module)
-        where = str(node.target) if module is not None else next(reversed(node.meta.get("nn_module_stack", {})), "")
+        target, where = node.target if module is None else type(module), _path(node)
         build = builder_for(target)
-        if build is None:
+        if build is None or not isinstance(result, Tensor):
             raise UnsupportedOperation(f"no bound is known for {named(target)}, at {where!r} of the model")
+        if module is not None and _has_hooks(module):
+            raise UnsupportedOperation(f"no bound is known for {named(target)} with a hook, at {where!r} of the model")
         if not result.shape[:1] == (EXAMPLES,) or not result.is_floating_point():
             raise UnsupportedOperation(
                 f"no bound is known across images, as in {named(target)} at {where!r} of the model"
@@ -158,7 +184,7 @@ class _Tracer(fx.Tracer):
 
 
 def _symbolic(model: nn.Module) -> fx.GraphModule:
-    """The symbolic trace without dead code; the model is left as it was."""
+    """The symbolic trace; the model is left as it was."""
     before = set(vars(model))
     try:
         traced = fx.GraphModule(model, _Tracer().trace(model))
@@ -168,12 +194,39 @@ def _symbolic(model: nn.Module) -> fx.GraphModule:
     finally:
         for name in set(vars(model)) - before:  # tensors made in the forward pass, which the tracer leaves here
             delattr(model, name)
-    traced.graph.eliminate_dead_code()
     return traced
 
 
+def _live(graph: fx.Graph) -> set[fx.Node]:
+    """The nodes that the output depends on."""
+    found: set[fx.Node] = set()
+    stack = [node for node in graph.nodes if node.op == "output"]
+    while stack:
+        node = stack.pop()
+        if node not in found:
+            found.add(node)
+            stack += node.all_input_nodes
+    return found
+
+
+def _path(node: fx.Node) -> str:
+    """Where in the model a node is."""
+    return str(node.target) if node.op == "call_module" else next(reversed(node.meta.get("nn_module_stack", {})), "")
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    """Whether it has hooks besides those of weight norm, spectral norm and pruning, which change the weights alone."""
+    hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    return not all(type(hook).__module__.startswith("torch.nn.utils.") for hook in hooks)
+
+
 def _require_same(model: nn.Module, graph: Graph, images: Tensor) -> None:
-    """The graph and the network must agree on images."""
-    expected, found = model(images), graph.network().values(images)[-1]
-    if expected.shape != found.shape or not torch.allclose(expected, found, rtol=1e-3, atol=1e-3, equal_nan=True):
-        raise UserError(f"no bound is known for {type(model).__name__}: its traced graph does not compute what it does")
+    """The graph and the network must agree on images, to half of the digits."""
+    message = f"no bound is known for {type(model).__name__}: its traced graph does not compute what it does"
+    try:
+        expected, found = model(images), graph.network().values(images)[-1]
+    except RuntimeError as error:  # such as a shape that holds the number of images
+        raise UserError(f"{message} ({error})") from error
+    tolerance = math.sqrt(torch.finfo(expected.dtype).eps) * expected.nan_to_num().abs().amax().item()
+    if expected.shape != found.shape or not torch.allclose(expected, found, rtol=0, atol=tolerance, equal_nan=True):
+        raise UserError(message)

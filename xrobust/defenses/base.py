@@ -17,6 +17,7 @@ from torchmetrics import MeanMetric
 from xrobust.attacks import Attack
 from xrobust.defenses.soft_labels import check_soft_labels, hard_labels
 from xrobust.export.result import AccuracyResult
+from xrobust.frame import predictions
 from xrobust.metrics.accuracy import Accuracy
 from xrobust.randomness import mix
 
@@ -98,7 +99,7 @@ class RobustClassifier(pl.LightningModule, ABC):
         for name, value in loss.terms.items():
             self._metric(name, MeanMetric).update(value.detach(), weight=len(y))
         for name, logits in loss.logits.items():
-            self._metric(f"{name}_accuracy", Accuracy).update(logits.detach().argmax(1) == hard_labels(y))
+            self._metric(f"{name}_accuracy", Accuracy).update(predictions(logits.detach()) == hard_labels(y))
         return loss.value
 
     def on_train_epoch_end(self) -> None:
@@ -119,7 +120,7 @@ class RobustClassifier(pl.LightningModule, ABC):
     def predict(self, x: Tensor) -> Tensor:
         """The predicted classes in the model's own precision, whatever the trainer's: (N, C, H, W) → (N,)."""
         with torch.autocast(x.device.type, enabled=False):
-            return self.model(x).argmax(1)
+            return predictions(self.model(x))
 
     @property
     def progress(self) -> float:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from xrobust.attacks import Attack, Stage, WorstOf
-from xrobust.attacks.standing import fresh_logits
+from xrobust.attacks.standing import fresh_predictions
 from xrobust.errors import UserError
 from xrobust.evaluation.fixed import fixed_conditions
 from xrobust.evaluation.ladder import Ladder
@@ -63,7 +63,7 @@ def attack_batch(
         RuntimeError: if an attack leaves its threat model.
     """
     with fixed_conditions(x.device, mix(seed, int(index[0]))):
-        clean_prediction = fresh_logits(model, x).argmax(1)
+        clean_prediction = fresh_predictions(model, x)
         climbs = []
         for ladder in ladders:
             climb = _Climb(model, x, y, index, ladder, seed, clean_prediction)
@@ -135,9 +135,10 @@ class _Climb:
             begun = time.perf_counter()
         if not rung.threat.contains(stage.x_adv, x).all():
             raise RuntimeError(f"{rung} returned images outside of its threat model")
-        # The verdict is that of a forward pass of our own, whatever the attack believes.
-        predicted = fresh_logits(self.model, stage.x_adv).argmax(1)
-        fate = torch.where(first == STANDING, len(seconds), first).masked_fill(predicted == y, STANDING)
+        # The verdicts are those of forward passes of our own, whatever the attack believes. What was wrong in one of
+        # them is broken, although a model that draws random numbers may be right the next time.
+        predicted = fresh_predictions(self.model, stage.x_adv)
+        fate = first.masked_fill((first == STANDING) & (predicted != y), len(seconds))
         return fate, stage.x_adv, predicted, seconds
 
 
@@ -148,7 +149,7 @@ def _stages(attack: Attack, model: nn.Module, x: Tensor, y: Tensor, streams: Sam
             yield from islice(attack.stages(model, x, y, streams), 1, None)  # the first stage is that without attack
         else:
             x_adv = attack(model, x, y, generator=streams)
-            yield Stage(type(attack).__name__, x_adv, fresh_logits(model, x_adv).argmax(1) == y)
+            yield Stage(type(attack).__name__, x_adv, fresh_predictions(model, x_adv) == y)
     except RuntimeError as error:
         raise UserError(f"{attack} cannot run on this model: {reason(error)}") from error
 

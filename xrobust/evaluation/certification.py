@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from xrobust.attacks.standing import fresh_logits
+from xrobust.attacks.standing import fresh_predictions
 from xrobust.certification import STATUSES, Certificate, Certifier
 from xrobust.errors import at_least
 from xrobust.evaluation.fingerprint import fingerprint
@@ -124,12 +124,12 @@ def _told(part: Verdicts) -> Tally:
 
 def _batch(model: nn.Module, x: Tensor, y: Tensor, index: Tensor, certifier: Certifier, seed: int) -> Verdicts:
     with fixed_conditions(x.device, mix(seed, int(index[0]))):
-        clean = fresh_logits(model, x).argmax(1)
+        clean = fresh_predictions(model, x)
         streams = SampleStreams(seed, index.tolist())
         certificate: Certificate = certifier.certify(model, x, y, generator=streams)
         falsified = certificate.status == FALSIFIED
         known = torch.where(falsified.view(-1, *[1] * (x.dim() - 1)), certificate.counter_example, x)
-        prediction = fresh_logits(model, known).argmax(1)
+        prediction = fresh_predictions(model, known)
         distance = certifier.threat.distance(known, x).masked_fill(~falsified, torch.nan)
     columns = {
         "label": y,

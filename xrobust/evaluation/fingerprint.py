@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from xrobust.digest import sha256
 
+PLAIN = (bool, int, float, str, tuple)
+
 
 def fingerprint(model: nn.Module, x: Tensor, y: Tensor, index: Tensor, protocol: Mapping[str, Any]) -> dict[str, Any]:
     """The protocol in plain containers, and SHA-256 of the model and of the data."""
@@ -33,5 +35,11 @@ def differences(before: Any, now: Any, place: str = "") -> Iterator[str]:
 
 
 def _structure(model: nn.Module) -> str:
-    """The modules as text, without the memory addresses that some of them show."""
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(model))
+    """The modules and their plain attributes as text, without the memory addresses that some of them show."""
+    attributes = [
+        (path, name, value)
+        for path, module in model.named_modules()
+        for name, value in sorted(vars(module).items())
+        if name != "training" and isinstance(value, PLAIN)
+    ]
+    return re.sub(r" at 0x[0-9a-f]+", "", f"{model!r} {attributes!r}")

@@ -8,6 +8,7 @@ from fractions import Fraction
 from functools import cached_property
 
 from xrobust.attacks import Attack, WorstOf
+from xrobust.attacks.base import require_misleading
 from xrobust.threat import ThreatModel, exact_fraction
 
 
@@ -21,10 +22,16 @@ class Ladder:
     Args:
         attack: the attack at the radius of its threat model, which is a rung as well.
         eps: further radii; step sizes that follow from ε follow.
+
+    Raises:
+        UserError: if the attack does not look for images that the model gets wrong.
     """
 
     attack: Attack
     eps: Sequence[Fraction | float | str] = ()
+
+    def __post_init__(self) -> None:
+        require_misleading(self.attack, "the attack of an evaluation")
 
     @cached_property
     def rungs(self) -> tuple[Attack, ...]:

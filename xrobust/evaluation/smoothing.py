@@ -12,7 +12,7 @@ from typing import Any
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from xrobust.attacks.standing import fresh_logits
+from xrobust.attacks.standing import fresh_predictions
 from xrobust.errors import at_least
 from xrobust.evaluation.fingerprint import fingerprint
 from xrobust.evaluation.fixed import fixed_conditions
@@ -104,7 +104,7 @@ def certify(
 
 def _batch(model: nn.Module, x: Tensor, y: Tensor, index: Tensor, procedure: Procedure, seed: int) -> Smoothed:
     with fixed_conditions(x.device, mix(seed, int(index[0]))):
-        clean = fresh_logits(model, x).argmax(1)
+        clean = fresh_predictions(model, x)
         certificate = procedure(model, x, seed=seed, index=index.tolist())
     columns = {"clean_prediction": clean, **vars(certificate)}
     known = {name: value.cpu().numpy() for name, value in columns.items()}

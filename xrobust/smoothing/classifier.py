@@ -105,7 +105,7 @@ def prediction_of(votes: Tensor, needed: Tensor) -> Tensor:
 
 
 def _votes(logits: Tensor) -> Tensor:
-    return F.one_hot(logits.argmax(2), logits.shape[2]).sum(0).to(logits.dtype)
+    return F.one_hot(logits.argmax(2), logits.shape[2]).sum(0).to(torch.promote_types(logits.dtype, torch.float32))
 
 
 _OUTPUTS = {"log_probability": mean_log_probability, "votes": _votes}

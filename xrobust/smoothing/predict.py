@@ -12,7 +12,7 @@ from xrobust.frame import untouched
 from xrobust.smoothing.bounds import check_level, votes_needed
 from xrobust.smoothing.classifier import prediction_of
 from xrobust.smoothing.noise import Noise
-from xrobust.smoothing.votes import count_votes, streams_of
+from xrobust.smoothing.votes import count_votes, require_independent, streams_of
 
 
 def predict(
@@ -30,6 +30,7 @@ def predict(
 
     Arguments as in `Procedure`; n is the number of samples. (N, C, H, W) → (N,) int64.
     """
+    require_independent(model)
     at_least("predict", 1, n=n, batch_size=batch_size)
     needed = torch.from_numpy(votes_needed(n, check_level("predict", alpha))).to(x.device)
     with untouched(model, x):

@@ -15,7 +15,7 @@ from xrobust.errors import at_least, one_of
 from xrobust.frame import untouched
 from xrobust.smoothing.bounds import check_level
 from xrobust.smoothing.noise import ORDERS, Noise
-from xrobust.smoothing.votes import count_votes, streams_of
+from xrobust.smoothing.votes import count_votes, require_independent, streams_of
 
 ABSTAIN = -1
 
@@ -84,11 +84,13 @@ class Procedure(ABC):
             index: positions in the data set; by default 0 … N − 1.
 
         Raises:
+            UserError: if the network normalises by the batch.
             RuntimeError: if a logit is not finite.
 
         Results depend neither on the batch size nor on which images come together. The model is in evaluation mode
         meanwhile, and afterwards as before.
         """
+        require_independent(model)
         begun = time.perf_counter()
         with untouched(model, x), torch.no_grad():
             streams = streams_of(seed, range(len(x)) if index is None else index, x.device)

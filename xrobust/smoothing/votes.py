@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from xrobust.errors import UserError
 from xrobust.frame import fast_kernels, logits_of
 from xrobust.randomness import mix
 from xrobust.smoothing.noise import Noise
@@ -21,6 +23,17 @@ def streams_of(seed: int, index: Sequence[int], device: torch.device) -> list[to
     than a CPU.
     """
     return [torch.Generator(device).manual_seed(mix(seed, int(i))) for i in index]
+
+
+def require_independent(model: nn.Module) -> None:
+    """Refuse a network whose votes depend on which copies come together.
+
+    Raises:
+        UserError: naming a batch norm without running statistics.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, _BatchNorm) and module.running_mean is None:
+            raise UserError(f"{name or 'the model'} normalises by the batch, so that noisy copies are not independent")
 
 
 def count_votes(

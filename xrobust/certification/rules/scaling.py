@@ -18,10 +18,14 @@ from xrobust.certification.windows import Windows
 
 @dataclass(frozen=True, eq=False)
 class Scaling(Affine):
-    """z ↦ scale · z + shift, elementwise; scale and shift broadcast against z's shape without the batch."""
+    """z ↦ scale · z + shift, elementwise; scale and shift broadcast against z's shape without the batch.
+
+    `terms_of_shift` is what the shift was added up from, in absolute values, if that is more than the shift itself.
+    """
 
     scale: Tensor | float
     shift: Tensor | None
+    terms_of_shift: Tensor | None = None
 
     def linear(self, *inputs: Tensor) -> Tensor:
         return inputs[0] * self.scale
@@ -42,6 +46,9 @@ class Scaling(Affine):
     @property
     def offset(self) -> Tensor | None:
         return self.shift
+
+    def magnitude(self, *sizes: Tensor) -> Tensor:
+        return super().magnitude(*sizes) if self.terms_of_shift is None else self.absolute(*sizes) + self.terms_of_shift
 
     @property
     def terms(self) -> int:
@@ -72,9 +79,10 @@ def _batch_norm(call: Call) -> Scaling:
     scale = torch.rsqrt(variance + module.eps)
     if module.weight is not None:
         scale = scale * module.weight
-    shift = -mean * scale if module.bias is None else module.bias - mean * scale
+    bias = torch.zeros_like(mean) if module.bias is None else module.bias
     channels = (-1, *[1] * (len(shape) - 1))
-    return Scaling(scale.view(channels), shift.view(channels))
+    added = bias.abs() + (mean * scale).abs()
+    return Scaling(scale.view(channels), (bias - mean * scale).view(channels), added.view(channels))
 
 
 @rule(operator.add, operator.iadd, torch.add, "add", "add_")

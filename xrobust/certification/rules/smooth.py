@@ -33,6 +33,7 @@ class Smooth(Pointwise):
         inflections: where f″ changes its sign, upwards.
         minimum: where f turns from falling to rising; −∞ if it always rises.
         steepest: a bound of |f′|.
+        lower_by, steeper_by: how much lower than f, and steeper, what the network computes may be.
     """
 
     function: Function
@@ -40,6 +41,8 @@ class Smooth(Pointwise):
     inflections: tuple[float, ...]
     minimum: float
     steepest: float
+    lower_by: float = 0.0
+    steeper_by: float = 0.0
 
     def apply(self, *inputs: Tensor) -> Tensor:
         return self.function(inputs[0])
@@ -48,7 +51,7 @@ class Smooth(Pointwise):
         lower, upper = boxes[0].lower, boxes[0].upper
         at_lower, at_upper = self.function(lower), self.function(upper)
         least = at_lower if self.minimum == -math.inf else self.function(_clamped(self.minimum, lower, upper))
-        return Box(least, torch.maximum(at_lower, at_upper))
+        return Box(least - self.lower_by, torch.maximum(at_lower, at_upper))
 
     def gradient(self, g: Box, boxes: tuple[Box, ...]) -> tuple[Box, ...]:
         # The extremes of f′ over [l, u] lie at l, at u or at an inflection point of f.
@@ -56,7 +59,7 @@ class Smooth(Pointwise):
         points = torch.stack([lower, *(_clamped(point, lower, upper) for point in self.inflections), upper])
         slopes = self.derivative(points)
         rounding = self.terms * torch.finfo(lower.dtype).eps * self.steepest
-        return (through_slopes(g, Box(slopes.amin(0) - rounding, slopes.amax(0) + rounding)),)
+        return (through_slopes(g, Box(slopes.amin(0) - rounding, slopes.amax(0) + rounding + self.steeper_by)),)
 
     def magnitude(self, *sizes: Tensor) -> Tensor:
         return 3 * self.steepest * sizes[0] + self.function(torch.zeros_like(sizes[0])).abs()
@@ -78,7 +81,7 @@ class Smooth(Pointwise):
             best = (side * (slopes * middle + offsets)).argmax(0, keepdim=True)
             return slopes.gather(0, best)[0], offsets.gather(0, best)[0]
 
-        return nearest(floor, 1), nearest(ceiling, -1)
+        return nearest(floor - self.lower_by, 1), nearest(ceiling, -1)
 
     def _slopes(self, lower: Tensor, middle: Tensor, upper: Tensor) -> Tensor:
         """The slopes to choose from: (6, N, ...)."""
@@ -171,7 +174,9 @@ def _softplus(call: Call) -> Smooth:
     if threshold < 20:
         raise call.unsupported("a threshold at which it is not smooth")
 
-    def slope(z: Tensor) -> Tensor:
-        return torch.sigmoid(beta * z).masked_fill(beta * z > threshold, 1.0)
+    def exact(z: Tensor) -> Tensor:
+        return torch.logaddexp(torch.zeros_like(z), beta * z) / beta
 
-    return Smooth(module.forward, slope, (), -math.inf, 1.0)
+    # Beyond the threshold PyTorch gives z, which is a little less, with the slope 1.
+    below = math.log1p(math.exp(-threshold))
+    return Smooth(exact, lambda z: torch.sigmoid(beta * z), (), -math.inf, 1.0, below / beta, below)

@@ -101,8 +101,6 @@ class Sum(Affine):
     nn.Dropout2d,
     torch.flatten,
     torch.reshape,
-    F.dropout,
-    F.dropout2d,
     "flatten",
     "view",
     "reshape",
@@ -111,6 +109,14 @@ class Sum(Affine):
     "squeeze",
 )
 def _reshape(call: Call) -> Reshape:
+    (shape,) = call.inputs()
+    return Reshape(shape, call.shape)
+
+
+@rule(F.dropout, F.dropout2d)
+def _dropout(call: Call) -> Reshape:
+    if call.bound(input=None, p=0.5, training=True, inplace=False)["training"]:
+        raise call.unsupported("training=True")
     (shape,) = call.inputs()
     return Reshape(shape, call.shape)
 
@@ -127,7 +133,7 @@ def _cat(call: Call) -> Structure:
 @rule(torch.permute, "permute")
 def _permute(call: Call) -> Structure:
     (shape,) = call.inputs()
-    dims = call.args[1:] if len(call.args) > 2 else call.args[1]
+    dims = call.kwargs["dims"] if call.kwargs else call.args[1:] if len(call.args) > 2 else call.args[1]
     if dims[0] != 0:
         raise call.unsupported("the batch moved")
     return Structure(lambda z: z.permute(*dims), (shape,))
@@ -146,11 +152,11 @@ def _transpose(call: Call) -> Structure:
 @rule(nn.AvgPool2d, F.avg_pool2d)
 def _avg_pool(call: Call) -> Structure:
     (shape,) = call.inputs()
-    if call.module is not None:
-        module = call.module
-        return Structure(module.forward, (shape,), _area(shape))
     args, kwargs = call.args[1:], dict(call.kwargs)
-    return Structure(lambda z: F.avg_pool2d(z, *args, **kwargs), (shape,), _area(shape))
+    average = (lambda z: F.avg_pool2d(z, *args, **kwargs)) if call.module is None else call.module.forward
+    if (average(torch.ones(1, *shape)) < 0).any():
+        raise call.unsupported("a negative divisor_override")
+    return Structure(average, (shape,), _area(shape))
 
 
 @rule(nn.AdaptiveAvgPool2d, F.adaptive_avg_pool2d)

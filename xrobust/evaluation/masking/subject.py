@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from xrobust.attacks import Attack
-from xrobust.attacks.standing import fresh_logits
+from xrobust.attacks.standing import fresh_predictions
 from xrobust.randomness import SampleStreams
 from xrobust.threat import ThreatModel
 
@@ -49,7 +49,7 @@ class Subject:
     @cached_property
     def broken(self) -> Tensor:
         """Which samples the white-box attack breaks: (N,) bool."""
-        return fresh_logits(self.model, self.x_adv).argmax(1) != self.y
+        return fresh_predictions(self.model, self.x_adv) != self.y
 
     @property
     def withstood(self) -> Tensor:
@@ -66,7 +66,7 @@ class Subject:
         if not len(x):
             return torch.zeros(0, dtype=torch.bool, device=x.device)
         x_adv = attack(self.model, x, y, generator=self.streams(rows))
-        return fresh_logits(self.model, x_adv).argmax(1) != y
+        return fresh_predictions(self.model, x_adv) != y
 
     @staticmethod
     def of(
@@ -80,7 +80,7 @@ class Subject:
         seed: int = 0,
     ) -> Subject:
         """At most `count` of the samples that the model gets right, spread evenly over the set."""
-        right = (fresh_logits(model, x).argmax(1) == y).nonzero().flatten().cpu()
+        right = (fresh_predictions(model, x) == y).nonzero().flatten().cpu()
         rows = right[spread(len(right), count)]
         return Subject(model, x[rows], y[rows], rows, white_box, surrogate=surrogate, seed=seed)
 
