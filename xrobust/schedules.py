@@ -100,13 +100,23 @@ class StepRamp(Ramp):
 
 @dataclass(frozen=True, kw_only=True)
 class LogarithmicRamp(Ramp):
-    """The factor is log(e^initial + (e − e^initial)·u), the radius of GloRo nets (Leino et al. 2021)."""
+    """The factor is log(e^{initial·s} + (e^s − e^{initial·s})·u) / s, the radius of GloRo nets (Leino et al. 2021).
 
-    initial: float = 0.01
+    Args:
+        scale: s > 0, the full radius in pixel units; nearly a straight line if it is small.
+    """
+
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.scale > 0:
+            raise UserError(f"{type(self).__name__}.scale must be above 0, got {self.scale}")
 
     def rise(self, u: float) -> float:
-        first = math.exp(self.initial)
-        return (math.log(first + (math.e - first) * u) - self.initial) / (1 - self.initial)
+        first = math.exp(self.initial * self.scale)
+        factor = math.log(first + (math.exp(self.scale) - first) * u) / self.scale
+        return (factor - self.initial) / (1 - self.initial)
 
 
 @dataclass(frozen=True, kw_only=True)

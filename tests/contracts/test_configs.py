@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 from conf_walk import CONF, GIVEN, WITHOUT_METRICS, choices, composed
 from hydra.errors import HydraException
+from torch import nn
 
 from xrobust.config import cli
+from xrobust.config.build import build, build_all
 from xrobust.config.check import check_run, resolve_target
 from xrobust.errors import UserError
+from xrobust.schedules import Constant
 
 MOUNTS = {"attack": "attack@train_attack"}
 LISTS = ("attribution", "metrics", "regularizers", "callbacks", "pieces", "logger", "check", "formats")
@@ -47,6 +50,22 @@ def test_every_choice_composes_and_passes_the_signature_check(group: str, names:
     if command == "train" and group not in ("metrics", "experiment"):
         overrides += WITHOUT_METRICS
     check_run(composed(choice, *overrides, command=command))
+
+
+EXPERIMENTS = [
+    name
+    for name in choices("experiment")
+    if command_of("experiment", name) == "train" and f"experiment={name}" not in GIVEN  # these want files
+]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_values_of_an_experiment_are_accepted(name: str) -> None:
+    """A signature says nothing of ranges."""
+    config = composed(f"experiment={name}")
+    build(config["defense"], "defense", model=nn.Linear(1, 1), optimizer=None, schedule=Constant(), seed=0)
+    build_all(config["callbacks"], "callbacks")
+    build(config["optim"], "optim")
 
 
 def test_every_file_begins_with_a_comment_that_says_what_it_is() -> None:

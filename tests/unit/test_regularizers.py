@@ -36,6 +36,7 @@ from xrobust.regularizers import (
     TowardsClass,
     towards_class_means,
 )
+from xrobust.regularizers.attribution_change import pearson
 from xrobust.regularizers.ball import ascend
 from xrobust.regularizers.gradients import l2_norm
 from xrobust.schedules import Ramp
@@ -392,6 +393,15 @@ def test_the_change_of_an_attribution_is_that_of_scipy(similarity: str, x: Tenso
         pairs = zip(here.flatten(1).numpy(), there.flatten(1).numpy(), strict=True)
         expected = [1 - pearsonr(a, b).statistic for a, b in pairs]
         assert values.tolist() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("value", [0.1, 0.7, 7.7, -0.1])
+def test_a_constant_map_is_like_any_other(value: float) -> None:
+    """The mean of many equal numbers is rounded; what is left of them must not be taken for a map."""
+    constant = torch.full((3, 1, 28, 28), value, requires_grad=True)
+    for other in (torch.randn(3, 1, 28, 28), torch.full_like(constant, 0.7)):
+        similarity = pearson(constant, other)
+        assert (similarity == 1).all() and not torch.autograd.grad(similarity.sum(), constant)[0].any()
 
 
 def test_the_gradient_of_a_linear_model_never_changes(x: Tensor, y: Tensor) -> None:

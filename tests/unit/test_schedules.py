@@ -43,6 +43,12 @@ def test_the_smooth_ramp_starts_as_a_fourth_power_and_goes_on_linearly() -> None
 def test_ramps_have_their_papers_shapes() -> None:
     assert Ramp(end=0.4, initial=0.2)(0.2) == pytest.approx(0.6)
     assert LogarithmicRamp(initial=0.01, end=0.5)(0.25) == pytest.approx(math.log((math.e + math.exp(0.01)) / 2))
+    # GloRo nets at 36/255: from 0.01 ε to 1.1 ε, r(u) = log(e^{0.01 ε} + (e^{1.1 ε} − e^{0.01 ε}) u).
+    eps, full = 36 / 255, 39.6 / 255
+    ramp = LogarithmicRamp(initial=0.01 / 1.1, end=1.0, scale=full)
+    for u, radius in ((0.1, 0.0179), (0.25, 0.0422), (0.5, 0.0813)):
+        assert full * ramp(u) == pytest.approx(radius, abs=5e-5)
+    assert full * ramp(0.0) == pytest.approx(0.01 * eps)
 
 
 def test_a_held_decay_is_exponential_after_its_hold() -> None:

@@ -154,6 +154,7 @@ def test_contains_refuses_nan_and_points_outside() -> None:
 
 def test_radii_are_exact_fractions() -> None:
     assert ThreatModel("linf", "8/255").fraction == Fraction(8, 255)
+    assert ThreatModel("linf", "39.6/255").fraction == Fraction(198, 1275)
     assert ThreatModel("linf", 0.3).fraction == Fraction(3, 10)
     assert str(ThreatModel("linf", "8/255")) == "linf ε=8/255"
     assert str(ThreatModel("l2", 0.5)) == "l2 ε=0.5" and str(ThreatModel("linf", 0.2)) == "linf ε=0.2"
@@ -166,6 +167,7 @@ def test_radii_are_exact_fractions() -> None:
         ({"norm": "l2", "eps": -1}, ["threat.eps", "-1", "at least 0"]),
         ({"norm": "l2", "eps": "a/b"}, ["threat.eps", "a/b", "8/255"]),
         ({"norm": "l2", "eps": "1/0"}, ["threat.eps", "1/0"]),
+        ({"norm": "l2", "eps": "8/255/2"}, ["threat.eps", "8/255/2"]),
         ({"norm": "l2", "eps": 1, "clip": (1, 0)}, ["threat.clip", "low < high"]),
     ],
 )

@@ -18,8 +18,13 @@ from xrobust.regularizers.gradients import cosine
 
 def pearson(a: Tensor, b: Tensor) -> Tensor:
     """Pearson's correlation over the entries of each sample, (N, ...) → (N,); 1 where a or b is constant."""
-    a, b = (v.flatten(1) - v.flatten(1).mean(1, keepdim=True) for v in (a, b))
-    return cosine(a, b)
+    return cosine(*(_centred(each.flatten(1)) for each in (a, b)))
+
+
+def _centred(a: Tensor) -> Tensor:
+    """a minus its mean, (N, d); 0 where it is constant, although its mean is rounded."""
+    constant = a.amax(1, keepdim=True) == a.amin(1, keepdim=True)
+    return (a - a.mean(1, keepdim=True)).masked_fill(constant, 0)
 
 
 SIMILARITIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"pearson": pearson, "cosine": cosine}
