@@ -24,7 +24,7 @@ def exact_fraction(value: object, place: str) -> Fraction:
     """Read a number exactly: "8/255", "39.6/255", "0.3", 0.3 (as the decimal 3/10), 8, or a `Fraction`."""
     try:
         numerator, *rest = map(Fraction, str(value).split("/"))
-        (denominator,) = rest or [1]
+        (denominator,) = rest or [Fraction(1)]
         return numerator / denominator
     except (ValueError, ZeroDivisionError):
         raise UserError(f"{place} must be a number or a fraction such as 8/255, got {value!r}") from None
