@@ -25,12 +25,15 @@ def train(cfg: DictConfig) -> float | None:
     # Heavy imports come here, so that `--cfg job`, `--help` and shell completion answer at once.
     import pytorch_lightning as pl
     import torch
+    from pytorch_lightning.utilities.seed import isolate_rng
 
     from xrobust.config.after_fit import after_fit
     from xrobust.config.build import build, build_all, plain
     from xrobust.config.check import check_run
-    from xrobust.config.run_folder import open_run_folder, run_title
+    from xrobust.config.run_folder import open_run_folder, resumed_checkpoint, run_title
+    from xrobust.defenses.preflight import one_sentence, require_an_end, require_fit, require_optimizer
     from xrobust.defenses.regularization import Regularization
+    from xrobust.errors import within
     from xrobust.evaluate import checked, run_evaluation
     from xrobust.export.bundle import read_config, save_bundle
     from xrobust.export.card import data_name
@@ -38,15 +41,19 @@ def train(cfg: DictConfig) -> float | None:
 
     config = plain(cfg)
     check_run(config)
-    final = checked(after_fit(cfg, CONF))
+    require_an_end(config["trainer"])
+    resumed_checkpoint(config)
+    for part in ("threat", "train_attack", "val_attack", "test_attack"):  # first, for the places in messages
+        build(config[part], part)
+    with within("evaluate"):
+        final = checked(after_fit(cfg, CONF))
     callbacks = build_all(config["callbacks"], "callbacks")
     loggers = list(build_all(config["logger"], "logger").values())
-    trainer = build(config["trainer"], "trainer", callbacks=list(callbacks.values()), logger=loggers)
+    with one_sentence("trainer"):
+        trainer = build(config["trainer"], "trainer", callbacks=list(callbacks.values()), logger=loggers)
     optimization = build(config["optim"], "optim")
+    require_optimizer(optimization)
     datamodule = build(config["data"], "data")
-    datamodule.setup()
-    checkpoint = open_run_folder(config)
-    facts = {"name": data_name({"training": config}), **datamodule.summary(), "sha256": datamodule.version()}
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     model = build(config["model"], "model")
     if config["channels_last"]:
@@ -55,6 +62,11 @@ def train(cfg: DictConfig) -> float | None:
     module = build(config["defense"], "defense", model=model, seed=config["seed"], **descent)
     module.config = config
     module.regularization = Regularization(module, build_all(config["regularizers"], "regularizers"))
+    require_fit(model, datamodule)
+    with isolate_rng():  # whatever loading draws, the run's random numbers are the same
+        datamodule.setup()
+    facts = {"name": data_name({"training": config}), **datamodule.summary(), "sha256": datamodule.version()}
+    checkpoint = open_run_folder(config)
 
     try:
         for logger in loggers:

@@ -4,6 +4,7 @@ from callbacks.attribution_panels import AttributionPanels
 from callbacks.best_checkpoint import BestCheckpoint
 from callbacks.catastrophic_overfitting import CatastrophicOverfitting
 from callbacks.certified_accuracy import CertifiedAccuracy
+from callbacks.early_stopping import EarlyStopping
 from callbacks.epsilon_schedule import EpsilonSchedule
 from callbacks.explanation_card import ExplanationCard
 from callbacks.explanation_quality import ExplanationQuality
@@ -22,6 +23,7 @@ __all__ = [
     "BestCheckpoint",
     "CatastrophicOverfitting",
     "CertifiedAccuracy",
+    "EarlyStopping",
     "EpsilonSchedule",
     "ExplanationCard",
     "ExplanationQuality",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from callbacks.monitored import monitored
+
 
 class BestCheckpoint(ModelCheckpoint):
     """Keeps the epoch that was best on held-out validation data, as `<folder>/best.ckpt`.
@@ -29,3 +31,7 @@ class BestCheckpoint(ModelCheckpoint):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self.monitor = self.monitor or pl_module.selection  # type: ignore[assignment]
         super().setup(trainer, pl_module, stage)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        with monitored("callbacks.best_checkpoint", self.monitor, trainer):
+            super().on_train_epoch_end(trainer, pl_module)

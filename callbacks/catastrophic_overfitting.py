@@ -54,6 +54,9 @@ class CatastrophicOverfitting(pl.Callback):
         if action == "switch" and switch_to is None:
             raise UserError(f"{PLACE}.switch_to must be an attack, since {PLACE}.action is 'switch'")
         at_least(PLACE, 0.0, max_gap=max_gap, min_kept=min_kept)
+        for name, share in (("max_gap", max_gap), ("min_kept", min_kept)):
+            if share > 1:
+                raise UserError(f"{PLACE}.{name} must be at most 1, got {share!r}")
         at_least(PLACE, 1, images=images)
         self.single_step = single_step
         self.multi_step = multi_step

@@ -53,7 +53,8 @@ class CertifiedAccuracy(pl.Callback):
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: RobustClassifier) -> None:  # type: ignore[override]
         accuracy = self._measured(trainer, pl_module, "test")
         pl_module.log("test/certified_accuracy", accuracy.compute())
-        protocol = {"split": "test", "certifier": self.certifier.describe(), "seed": self.seed}
+        data = trainer.datamodule.identity("test")  # type: ignore[attr-defined]
+        protocol = {"split": "test", "data": data, "certifier": self.certifier.describe(), "seed": self.seed}
         pl_module.results.append(AccuracyResult("test/certified_accuracy", *accuracy.counts(), protocol))
 
     def _measured(self, trainer: pl.Trainer, pl_module: RobustClassifier, split: str) -> Accuracy:

@@ -71,6 +71,7 @@ class ExplanationCard(pl.Callback):
                 self.attributions,
                 self.metrics,
                 split="validation",
+                data=trainer.datamodule.identity("validation"),  # type: ignore[attr-defined]
                 results=results,
                 watch=lambda key: status.update(f"explanation card: {key}"),
             )

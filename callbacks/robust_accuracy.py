@@ -74,9 +74,11 @@ class RobustAccuracy(pl.Callback):
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: RobustClassifier) -> None:  # type: ignore[override]
         pl_module.log("test/robust_accuracy", self.robust.compute())
-        protocol = {"split": "test", "attack": self.attacks["test"].describe(), "seed": self.seed}
+        data = getattr(trainer, "datamodule", None)
+        images = {"split": "test", "data": data.identity("test") if data else None}
+        protocol = {**images, "attack": self.attacks["test"].describe(), "seed": self.seed}
         pl_module.results += [
-            AccuracyResult("test/clean_accuracy", *pl_module.test_accuracy.counts(), {"split": "test"}),
+            AccuracyResult("test/clean_accuracy", *pl_module.test_accuracy.counts(), images),
             AccuracyResult("test/robust_accuracy", *self.robust.counts(), protocol),
         ]
 

@@ -15,6 +15,7 @@ from xrobust.command import (
     beside,
     check_image_choice,
     check_model_choice,
+    check_output,
     chosen_device,
     chosen_images,
     chosen_model,
@@ -44,16 +45,18 @@ def certify(cfg: Any) -> None:
     config = plain(cfg)
     check_run(config)
     check_values(config)
+    build(config["threat"], "threat")
     certifier, ladder = build(config["certifier"], "certifier"), room.Ladder(build(config["attack"], "attack"))
     if ladder.threat != certifier.threat:
         raise UserError(
             f"attack.threat is {ladder.threat}, but the certifier is for {certifier.threat}: nothing to check"
         )
     model = chosen_model(config).to(chosen_device(config["device"])).eval()
-    x, y, index = chosen_images(config)
+    x, y, index, data = chosen_images(config)
     threat = certifier.threat
     folder = beside(config, "certification", f"{config['certifier_name']}_{ball_name(threat)}")
     options = {"index": index, "seed": config["seed"], "batch_size": config["batch_size"]}
+    certification.require_support(model, x, certifier)
 
     with EvaluationProgress(len(x) * len(ladder.members)) as progress:
         evaluation = room.evaluate(model, x, y, [ladder], watch=progress, folder=folder / "attack", **options)
@@ -61,8 +64,8 @@ def certify(cfg: Any) -> None:
         verdicts = certification.certify(model, x, y, certifier, watch=watch, folder=folder, **options)
     stage = STAGES[config["split"]]
     certification.require_order(verdicts, evaluation)
-    certified = certification.certified_accuracy(verdicts, certifier, stage, config["seed"])
-    results = [*accuracies(evaluation, stage), certified]
+    certified = certification.certified_accuracy(verdicts, certifier, stage, config["seed"], data)
+    results = [*accuracies(evaluation, stage, data), certified]
     summary = {
         "results": [result.as_dict() for result in results],
         **certification.verdict_summary(verdicts, certifier),
@@ -91,6 +94,7 @@ def check_values(config: dict[str, Any]) -> None:
     at_least("certify", 1, batch_size=config["batch_size"])
     check_image_choice(CONFIG_NAME, config)
     check_model_choice(config)
+    check_output(config)
 
 
 def main() -> None:

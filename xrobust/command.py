@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xrobust.config import cli, schema
 from xrobust.errors import UserError, at_least, one_of
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from xrobust.threat import ThreatModel
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
+DATA = "xrobust.data."  # what the description of a model may name as its data
 STAGES = {"test": "test", "validation": "val"}  # the split → the first part of the log keys
 
 
@@ -39,6 +40,32 @@ def check_model_choice(config: dict[str, Any]) -> None:
         raise UserError("exactly one must be given: bundle=<folder or checkpoint>, or model=<choice> weights=<file>")
     if config["bundle"] is not None and config["weights"] is not None:
         raise UserError(f"weights={config['weights']} go with model=…; a bundle has its own weights")
+    if config["bundle"] is None and config["data"] is None:
+        raise UserError("data=… must be given: only a bundle says what it was trained on")
+
+
+def check_output(config: dict[str, Any]) -> None:
+    """Refuse an `output` that cannot be a folder.
+
+    Raises:
+        UserError: naming the file that is in its place.
+    """
+    if config["output"] is not None:
+        output = Path(config["output"])
+        there = next(place for place in (output, *output.absolute().parents) if place.exists())
+        if not there.is_dir():
+            what = "is a file" if there == output else f"lies below {there}, which is a file"
+            raise UserError(f"output={output} {what}, it must be a folder")
+
+
+def require_images(name: str, count: int, available: int) -> None:
+    """Refuse a number of images that the split does not have.
+
+    Raises:
+        UserError: naming how many there are.
+    """
+    if count > available:
+        raise UserError(f"{name}={count} are more images than there are: {available}")
 
 
 def check_image_choice(command: str, config: dict[str, Any]) -> None:
@@ -53,19 +80,63 @@ def check_image_choice(command: str, config: dict[str, Any]) -> None:
         raise one_of("split", config["split"], STAGES)
 
 
-def chosen_images(config: dict[str, Any]) -> tuple[Tensor, Tensor, Tensor]:
-    """Images, labels and positions of the split, or of `limit` of its images that are balanced over the classes."""
+class Images(NamedTuple):
+    """Images to measure on.
+
+    Attributes:
+        x, y, positions: images, labels, and where they are in their split.
+        data: the data set, and the first digits of the SHA-256 of the whole split.
+    """
+
+    x: Tensor
+    y: Tensor
+    positions: Tensor
+    data: str
+
+
+def chosen_data(config: dict[str, Any]) -> dict[str, Any]:
+    """The node of the data that was chosen, or that of the bundle's training.
+
+    Raises:
+        UserError: if there is neither.
+    """
+    from xrobust.export.bundle import load_described
+
+    return config["data"] or recorded_data(load_described(config["bundle"])[1], f"bundle={config['bundle']}")
+
+
+def recorded_data(description: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The node of the data that a model was trained on, as its description says.
+
+    Raises:
+        UserError: if it does not say, or names anything but data sets: a description may come from anywhere.
+    """
+    from xrobust.config.check import targets_below
+
+    data = description["training"].get("data")
+    if data is None:
+        raise UserError(f"data=… must be given: {source} does not say which images the model is for")
+    for _, node in targets_below(data, "data"):
+        target = str(node["_target_"])
+        if not target.startswith(DATA):
+            raise UserError(f"{source} names {target} as its data, allowed is {DATA}*; data=… chooses others")
+    return data
+
+
+def chosen_images(config: dict[str, Any]) -> Images:
+    """The split, or `limit` of its images that are balanced over the classes."""
     import torch
 
     from xrobust.config.build import build
     from xrobust.data.split import balanced_choice
 
-    datamodule = build(config["data"], "data")
+    datamodule = build(chosen_data(config), "data")
     loader = datamodule.test_dataloader() if config["split"] == "test" else datamodule.val_dataloader()
     index = torch.arange(len(loader.labels))
     if config["limit"] is not None:
+        require_images("limit", config["limit"], len(index))
         index = balanced_choice(loader.labels, config["limit"], seed=0).sort().values  # whatever the attack's seed
-    return loader.images[index], loader.labels[index], index
+    return Images(loader.images[index], loader.labels[index], index, datamodule.identity(config["split"]))
 
 
 def chosen_model(config: dict[str, Any]) -> nn.Module:

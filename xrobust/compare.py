@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from xrobust.command import CONF, start
-from xrobust.errors import UserError, at_least
+from xrobust.command import CONF, check_output, start
+from xrobust.errors import UserError, at_least, require_some
 
 CONFIG_NAME = "compare"
 
@@ -33,8 +33,10 @@ def compare(cfg: Any) -> None:
 
     config = plain(cfg)
     places, keys = texts(config, "runs"), texts(config, "group")
-    at_least("compare", 1, runs=len(places), bootstrap=config["bootstrap"])
+    require_some(runs=places)
+    at_least("compare", 1, bootstrap=config["bootstrap"])
     at_least("compare", 0, panel_images=config["panel_images"])
+    check_output(config)
     runs, left_out = read_places(places)
     groups = grouped(runs, keys, partial(choice_name, CONF))
     found = compare_runs(groups, left_out, resamples=config["bootstrap"], seed=config["seed"])

@@ -1,6 +1,6 @@
 """Measure by retraining whether a model's maps find the pixels that tell the classes apart.
 
-python -m xrobust.diff_roar bundle=runs/2026-01-31_12-00-00/bundle data=block_mnist attribution=[gradient,random_map]
+python -m xrobust.diff_roar bundle=runs/2026-01-31_12-00-00/bundle data=block_mnist 'attribution=[gradient,random_map]'
 """
 
 from __future__ import annotations
@@ -8,8 +8,17 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from xrobust.command import beside, check_model_choice, chosen_device, chosen_model, start
-from xrobust.errors import at_least
+from xrobust.command import (
+    beside,
+    check_model_choice,
+    check_output,
+    chosen_data,
+    chosen_device,
+    chosen_model,
+    require_images,
+    start,
+)
+from xrobust.errors import at_least, require_some
 
 CONFIG_NAME = "diff_roar"
 
@@ -32,26 +41,32 @@ def diff_roar(cfg: Any) -> None:
     config = plain(cfg)
     check_run(config)
     check_model_choice(config)
+    check_output(config)
     check_values(config["shares"], config["seeds"], config["fill"])
-    at_least("diff_roar", 1, attributions=len(config["attribution"]), batch_size=config["batch_size"])
+    require_some(attribution=config["attribution"])
+    at_least("diff_roar", 1, batch_size=config["batch_size"])
     for part in ("train_images", "test_images"):
         at_least("diff_roar", 1, **{part: 1 if config[part] is None else config[part]})
     attributions = build_all(config["attribution"], "attribution")
     retraining = build(config["retraining"], "retraining")
-    datamodule = build(config["data"], "data")
+    data = chosen_data(config)
+    datamodule = build(data, "data")
     model = chosen_model(config).to(chosen_device(config["device"])).eval()
 
-    def chosen(loader: Any, limit: int | None) -> tuple[torch.Tensor, torch.Tensor]:
-        rows = torch.arange(len(loader.labels)) if limit is None else balanced_choice(loader.labels, limit, seed=0)
+    def chosen(loader: Any, part: str) -> tuple[torch.Tensor, torch.Tensor]:
+        limit = len(loader.labels) if config[part] is None else config[part]
+        require_images(part, limit, len(loader.labels))
+        whole = config[part] is None
+        rows = torch.arange(limit) if whole else balanced_choice(loader.labels, limit, seed=0)
         return loader.images[rows].cpu(), loader.labels[rows].cpu()
 
-    train = chosen(datamodule.train_dataloader(), config["train_images"])
-    test = chosen(datamodule.test_dataloader(), config["test_images"])
+    train = chosen(datamodule.train_dataloader(), "train_images")
+    test = chosen(datamodule.test_dataloader(), "test_images")
     options = {name: config[name] for name in ("seeds", "fill", "batch_size")}
     with busy("retraining") as status:
         shares, watch = config["shares"], status.update
         found = list(scores_of(model, train, test, attributions, shares, retraining, watch=watch, **options))
-    folder = beside(config, "diff_roar", str(config["data"]["_target_"]).rpartition(".")[2])
+    folder = beside(config, "diff_roar", str(data["_target_"]).rpartition(".")[2])
     folder.mkdir(parents=True, exist_ok=True)
     save_yaml(config, folder / "config.yaml")
     record = {"train_images": len(train[1]), "test_images": len(test[1]), "fill": config["fill"]}

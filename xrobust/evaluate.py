@@ -16,12 +16,13 @@ from xrobust.command import (
     beside,
     check_image_choice,
     check_model_choice,
+    check_output,
     chosen_device,
     chosen_images,
     chosen_model,
     start,
 )
-from xrobust.errors import UserError, at_least
+from xrobust.errors import UserError, at_least, within
 
 if TYPE_CHECKING:
     from xrobust.threat import ThreatModel
@@ -38,19 +39,28 @@ def evaluate(cfg: Any) -> None:
 
 
 def checked(configs: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
-    """The same configurations, after a search for all mistakes that can be found before anything is loaded.
+    """The same configurations, after a search for all mistakes that can be found before the model is loaded.
 
     Raises:
         UserError: naming the value, its place and what is allowed.
     """
     from xrobust.config.build import build, build_all
     from xrobust.config.check import check_run
+    from xrobust.evaluation import Ladder
+    from xrobust.export.bundle import load_described
 
     for config in configs:
         check_run(config)
         check_values(config)
-        build(config["attack"], "attack")
+        build(config["threat"], "threat")
+        ladder = Ladder(build(config["attack"], "attack"), config["eps"] or ())
+        with within("eps"):
+            _ = ladder.rungs  # reads the radii
+        build(config["white_box"], "white_box")
         build_all(config["check"], "check")
+        if config["surrogate"] is not None:
+            with within("surrogate"):
+                load_described(config["surrogate"])
     return configs
 
 
@@ -76,7 +86,7 @@ def run_evaluation(configs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     device = chosen_device(config["device"])
     model = chosen_model(config).to(device).eval()
     surrogate = None if config["surrogate"] is None else load(config["surrogate"], device)
-    x, y, index = chosen_images(config)
+    x, y, index, data = chosen_images(config)
     folder = chosen_folder(config, [ladder.threat for ladder in ladders])
     options = {"index": index, "seed": config["seed"], "batch_size": config["batch_size"], "folder": folder}
 
@@ -87,9 +97,9 @@ def run_evaluation(configs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         findings = check_evaluation(evaluation, model, x, y, white_boxes, checks, **subset)
     stage = STAGES[config["split"]]
     save_yaml(config, folder / "config.yaml")
-    summary = write_outputs(folder, evaluation, findings, stage, str(device))
+    summary = write_outputs(folder, evaluation, findings, stage, str(device), data)
     if config["bundle"] is not None and Path(config["bundle"]).is_dir():
-        add_results(config["bundle"], room.accuracies(evaluation, stage), summary["warnings"])
+        add_results(config["bundle"], room.accuracies(evaluation, stage, data), summary["warnings"])
     print_evaluation(summary, folder)
     return summary
 
@@ -105,6 +115,7 @@ def check_values(config: dict[str, Any]) -> None:
     if config["threats"] is not None and len(config["threats"]) > 1 and config["eps"] is not None:
         raise UserError(f"eps={config['eps']} goes with one threat model, but threats={config['threats']} are several")
     check_model_choice(config)
+    check_output(config)
 
 
 def chosen_folder(config: dict[str, Any], threats: Sequence[ThreatModel]) -> Path:

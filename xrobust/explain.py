@@ -1,6 +1,6 @@
 """Measure how good the explanations of a trained model are.
 
-python -m xrobust.explain bundle=runs/2026-01-31_12-00-00/bundle attribution=[gradient,smooth_grad] metrics=[gini_index]
+python -m xrobust.explain bundle=runs/2026-01-31_12-00-00/bundle 'attribution=[gradient,smooth_grad]'
 """
 
 from __future__ import annotations
@@ -13,16 +13,19 @@ from xrobust.command import (
     beside,
     check_image_choice,
     check_model_choice,
+    check_output,
+    chosen_data,
     chosen_device,
     chosen_model,
     start,
 )
-from xrobust.errors import UserError, at_least
+from xrobust.errors import UserError, at_least, require_some
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from xrobust.data.base import ImageDataModule
     from xrobust.metrics import Probe
 
 CONFIG_NAME = "explain"
@@ -31,7 +34,7 @@ CONFIG_NAME = "explain"
 def explain(cfg: Any) -> None:
     """Check, load, measure, report: the job of a composed configuration."""
     # Heavy imports come here, so that `--cfg job` and `--help` answer at once.
-    from xrobust.config.build import build_all, plain, save_yaml
+    from xrobust.config.build import build, build_all, plain, save_yaml
     from xrobust.config.check import check_run
     from xrobust.explanation import answer, check_needs, out_of_reach
     from xrobust.explanation.output import write_outputs
@@ -42,11 +45,14 @@ def explain(cfg: Any) -> None:
     config = plain(cfg)
     check_run(config)
     check_values(config)
+    for part in ("threat", "attack", "map_attack"):
+        build(config[part], part)
     attributions = build_all(config["attribution"], "attribution")
     metrics = build_all(config["metrics"], "metrics")
     device = chosen_device(config["device"])
     model = chosen_model(config).to(device).eval()
-    probes = chosen_probes(config, model, device)
+    datamodule = build(chosen_data(config), "data")
+    probes = chosen_probes(config, datamodule, model, device)
     if len(out_of_reach(metrics, probes[0])) == len(metrics):  # some are left out, and the card says so; not all
         check_needs(metrics, probes[0])
     is_bundle = config["bundle"] is not None and Path(config["bundle"]).is_dir()
@@ -57,6 +63,7 @@ def explain(cfg: Any) -> None:
             attributions,
             metrics,
             split=config["split"],
+            data=datamodule.identity(config["split"]),
             results=results,
             with_references=config["references"],
             watch=status.update,
@@ -79,18 +86,20 @@ def check_values(config: dict[str, Any]) -> None:
     counts = ("images", "batch_size", "part_size")
     at_least("explain", 1, **{name: config[name] for name in counts})
     at_least("explain", 0, panel_images=config["panel_images"])
-    at_least("explain", 1, attributions=len(config["attribution"]), metrics=len(config["metrics"]))
+    require_some(attribution=config["attribution"], metrics=config["metrics"])
     check_image_choice(CONFIG_NAME, config)
     check_model_choice(config)
+    check_output(config)
 
 
-def chosen_probes(config: dict[str, Any], model: nn.Module, device: torch.device) -> list[Probe]:
+def chosen_probes(
+    config: dict[str, Any], datamodule: ImageDataModule, model: nn.Module, device: torch.device
+) -> list[Probe]:
     """The images of the split in parts, each with its labels, masks and adversaries."""
     from xrobust.attributions import Gradient
     from xrobust.config.build import build
     from xrobust.metrics import Probe
 
-    datamodule = build(config["data"], "data")
     attack, map_attack = build(config["attack"], "attack"), build(config["map_attack"], "map_attack")
     split, count = config["split"], config["images"]
     if config["correct_only"]:

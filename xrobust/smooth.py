@@ -14,17 +14,19 @@ from xrobust.command import (
     beside,
     check_image_choice,
     check_model_choice,
+    check_output,
     chosen_device,
     chosen_images,
     chosen_model,
     start,
 )
-from xrobust.errors import at_least
+from xrobust.errors import UserError, at_least
 
 if TYPE_CHECKING:
     from xrobust.smoothing import Procedure
 
 CONFIG_NAME = "smooth"
+RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
 
 
 def smooth(cfg: Any) -> None:
@@ -46,15 +48,16 @@ def smooth(cfg: Any) -> None:
     check_values(config)
     procedure = chosen_procedure(config)
     model = chosen_model(config).to(chosen_device(config["device"])).eval()
-    x, y, index = chosen_images(config)
+    x, y, index, data = chosen_images(config)
     folder = beside(config, "smoothing", _name(config))
     options = {"index": index, "seed": config["seed"], "batch_size": config["save_every"], "folder": folder}
 
     with CertificationProgress(len(x)) as watch:
         smoothed = smoothing.certify(model, x, y, procedure, watch=watch, **options)
     stage = STAGES[config["split"]]
-    radii = config["radii"] if config["radius"] is None else [config["radius"]]
-    results = [smoothing.certified_accuracy(smoothed, procedure, radius, stage, config["seed"]) for radius in radii]
+    radii = (RADII if config["radii"] is None else config["radii"]) if config["radius"] is None else [config["radius"]]
+    protocol = stage, config["seed"], data
+    results = [smoothing.certified_accuracy(smoothed, procedure, radius, *protocol) for radius in radii]
     summary = {
         "results": [result.as_dict() for result in results],
         **smoothing.smoothing_summary(smoothed, procedure),
@@ -91,10 +94,14 @@ def check_values(config: dict[str, Any]) -> None:
         UserError: naming the value, its place and what is allowed.
     """
     at_least("smooth", 1, save_every=config["save_every"])
-    for radius in config["radii"]:
+    if config["radius"] is not None and config["radii"] is not None:
+        radius, radii = config["radius"], config["radii"]
+        raise UserError(f"radius={radius:g} asks for one radius, so radii={radii} cannot be given, too")
+    for radius in config["radii"] or ():
         at_least("smooth", 0.0, radii=radius)
     check_image_choice(CONFIG_NAME, config)
     check_model_choice(config)
+    check_output(config)
 
 
 def _name(config: dict[str, Any]) -> str:

@@ -10,10 +10,12 @@ import pytest
 from command import refusal, train
 
 import xrobust
+from xrobust.data import Digits
 from xrobust.errors import UserError
 from xrobust.export.bundle import save_bundle
 from xrobust.models import SmallCNN
 
+SMALL = ["data=digits", "metrics=[]", "metrics@card_metrics=[]"]
 ARRAYS = ["data=arrays", "data.num_classes=3", "data.channels=1", "data.image_size=8", "data.path=images.npz"]
 
 
@@ -54,6 +56,71 @@ def assert_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
 )
 def test_bad_values_on_the_command_line(overrides: list[str], words: list[str], assert_one_sentence) -> None:
     assert_one_sentence(overrides, words)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["+foo.bar=3"], ["foo is not a key", "allowed: threat"]),
+        (["+evaluate.limmit=3"], ["evaluate.limmit", "did you mean 'limit'"]),
+        (["+attribution.foo=3"], ["attribution.foo", "not chosen"]),
+        (["callbacks.early_stopping.patience=3"], ["pieces=early_stopping", "not chosen"]),
+        (["logger.wandb.project=x"], ["logger=[…,wandb]", "not chosen"]),
+        (["defense.beta=3"], ["defense.beta is not a key of the chosen defense", "trades"]),
+        (["certifier=[ibp,crown]"], ["certifier takes one choice", "-m certifier=ibp,crown"]),
+        (["attack@train_attack=[fgsm]"], ["attack@train_attack takes one choice"]),
+        (["evaluate.eps=0.1"], ["evaluate.eps=0.1 must be a list, as in evaluate.eps=[0.1]"]),
+        (["regularizers=[right_reasons]", "data=cifar10"], ["data.ground_truth, which this data does not have"]),
+    ],
+)
+def test_bad_keys_and_choices_on_the_command_line(overrides: list[str], words: list[str], assert_one_sentence) -> None:
+    assert_one_sentence(overrides, words)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["train_attack.steps=0"], ["train_attack: PGD.steps", "at least 1"]),
+        (["trainer.devices=0"], ["trainer: ", "devices=0"]),
+        (["trainer.max_epochs=0"], ["trainer.max_epochs must be an integer of at least 1, got 0"]),
+        (["trainer.max_epochs=abc"], ["trainer.max_epochs", "'abc'"]),
+        (["trainer.max_epochs=null"], ["trainer.max_epochs=null goes with trainer.max_steps"]),
+        (["optim.optimizer.lr=-1"], ["optim.optimizer", "learning rate: -1"]),
+        (["optim.optimizer.lr=abc"], ["optim.optimizer", "str"]),
+        (["defense=trades", "defense.beta=-1"], ["defense.beta", "-1"]),
+        (["model.activation=foo"], ["model.activation='foo'"]),
+        (["defense=ibp", "threat=l2_1_5"], ["defense", "threat.norm", "'linf'"]),
+        (["model.num_classes=3"], ["(3,)", "data.num_classes=10"]),
+        (["model.image_size=28"], ["does not accept the images of data", "(1, 8, 8)"]),
+        (["evaluate.after_fit=true", "evaluate.eps=[abc]"], ["evaluate: eps must be a number", "'abc'"]),
+        (["evaluate.after_fit=true", "evaluate.surrogate=nowhere"], ["evaluate: surrogate: nowhere", "no such bundle"]),
+        (["evaluate.after_fit=true", "evaluate.attack=attribution_topk"], ["evaluate: the attack of an evaluation"]),
+    ],
+)
+def test_what_would_fail_later_is_refused_before_the_data_loads(
+    overrides: list[str], words: list[str], assert_one_sentence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Digits, "load", lambda self: pytest.fail("the data was loaded"))
+    assert_one_sentence([*SMALL, *overrides], words)
+
+
+@pytest.mark.parametrize("override", ["resume=taken", "hydra.run.dir=taken", "hydra.run.dir=taken/below"])
+def test_a_file_where_a_run_folder_should_be(override: str, tmp_path: Path, assert_one_sentence) -> None:
+    (tmp_path / "taken").write_text("a file")
+    assert_one_sentence([override], ["taken", "is a file"])
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["callbacks.best_checkpoint.monitor=val/nonsense"],
+        ["pieces=[early_stopping]", "callbacks.early_stopping.monitor=val/nonsense"],
+    ],
+)
+def test_a_monitor_that_nobody_logs(overrides: list[str], tmp_path: Path, monkeypatch, capsys) -> None:
+    given = ["logger=csv", *SMALL, "trainer.limit_train_batches=1", "hydra.run.dir=here", *overrides]
+    line = refusal(*given, cwd=tmp_path, monkeypatch=monkeypatch, capsys=capsys)
+    assert "monitor=val/nonsense is not logged by this run" in line and "val/robust_accuracy" in line
 
 
 def test_a_mistake_ends_the_process_without_a_traceback(tmp_path: Path) -> None:
@@ -123,6 +190,9 @@ def test_a_checkpoint_cut_in_half(tmp_path: Path) -> None:
     (tmp_path / "half.ckpt").write_bytes(b"PK\x03\x04half")
     with pytest.raises(UserError, match=r"half.ckpt is not a readable checkpoint"):
         xrobust.load(tmp_path / "half.ckpt")
+    (tmp_path / "text.ckpt").write_text("hello, this is text")
+    with pytest.raises(UserError, match=r"text.ckpt is not a readable checkpoint of train.py$"):
+        xrobust.load(tmp_path / "text.ckpt")
     with pytest.raises(UserError, match="no such bundle"):
         xrobust.load(tmp_path / "none")
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from xrobust import certify as command
 from xrobust.export.bundle import read_config, save_bundle
+from xrobust.models import SmallCNN
 
 ARCHITECTURE = {"_target_": "xrobust.models.SmallCNN", "num_classes": 10, "in_channels": 1, "image_size": 8}
 QUICK = ["bundle=run/bundle", "data=digits", "threat.eps=0.02", "attack=pgd_10_worst", "limit=20"]
@@ -55,6 +56,9 @@ def test_a_certification_leaves_everything_behind_also_in_the_bundle(run, capsys
         ("threat=l2_1_5", "threat.norm must be one of 'linf'"),
         ("certifier=crwn", "did you mean 'crown'"),
         ("split=train", "split must be one of"),
+        (f"output={__file__}", "is a file, it must be a folder"),
+        ("certifier=[ibp,crown]", "certifier takes one choice"),
+        ("+zz=1", "zz is not a key of this configuration"),
         ("+certifier.stpes=3", "certifier.stpes"),
         ("attack.threat={_target_:xrobust.threat.ThreatModel,norm:linf,eps:0.01}", "the certifier is for linf ε=0.1"),
         ("attack.targeted=true", "must look for images that the model gets wrong"),
@@ -79,3 +83,12 @@ def test_a_certifier_with_radii_leaves_the_certified_accuracy_at_all_of_them(run
         first, *_, last = csv.DictReader(stream)
     assert float(first["certified_accuracy"]) >= certified / 20 and float(last["radius"]) == pytest.approx(max(radii))
     assert (folder / "radii.png").is_file() and "Certified accuracy at other radii" in capsys.readouterr().out
+
+
+def test_a_network_that_is_not_supported_is_refused_before_the_attack(run, capsys) -> None:
+    architecture = {**ARCHITECTURE, "activation": "hardshrink"}
+    model = SmallCNN(**{key: value for key, value in architecture.items() if key != "_target_"})
+    save_bundle("other", model, architecture, class_names=list("0123456789"), training={"threat": None})
+    with pytest.raises(SystemExit) as left:
+        run(*QUICK, "bundle=other", "certifier=cascade_fast", "output=out")
+    assert left.value.code == 2 and "hardshrink" in capsys.readouterr().err.lower() and not Path("out").exists()

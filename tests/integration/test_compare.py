@@ -225,9 +225,10 @@ def test_accuracies_of_different_protocols_end_in_one_sentence(
     ("override", "words"),
     [
         ("runs=nowhere", ["runs=nowhere"]),
-        ("runs=[]", ["compare.runs", "0"]),
+        ("runs=[]", ["runs=[] is empty"]),
         ("runs=[{a: 1}]", ["runs must be a text"]),
         ("bootstrap=0", ["bootstrap", "0"]),
+        (f"output={__file__}", ["output=", "is a file"]),
         ("panel_images=-1", ["panel_images", "-1"]),
         ("group=defence", ["group=defence", "no such key"]),
         ("grup=defense", ["grup", "did you mean 'group'"]),

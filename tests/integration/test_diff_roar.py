@@ -53,7 +53,9 @@ def test_it_leaves_a_table_a_record_and_a_picture(run, capsys) -> None:
         ("shares=[1.5]", ["diff_roar.shares", "1.5"]),
         ("retraining.epochs=0", ["retraining.epochs", "0"]),
         ("train_images=0", ["train_images", "0"]),
-        ("attribution=[]", ["attributions", "0"]),
+        ("attribution=[]", ["attribution=[] is empty"]),
+        ("test_images=100000", ["test_images=100000 are more images than there are: 359"]),
+        (f"output={__file__}", ["output=", "is a file"]),
         ("retraining.epoch=3", ["retraining.epoch", "did you mean 'epochs'"]),
     ],
 )

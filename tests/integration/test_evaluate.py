@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from command import in_process, kill
-from conf_walk import choices
+from conf_walk import choices, composed
 from torch import nn
 
 from xrobust import evaluate as command
@@ -171,3 +171,27 @@ def test_another_protocol_in_the_same_folder_is_refused(bundle: Path, run, capsy
     with pytest.raises(SystemExit):
         run("bundle=run/bundle", *QUICK, *PGD, "limit=20", "output=here", "attack.steps=11")
     assert "output=here holds another evaluation, which differs in attacks[0].steps" in capsys.readouterr().err
+
+
+def test_without_a_choice_the_images_are_those_of_the_training(bundle: Path, trained: nn.Module, run) -> None:
+    architecture = {"_target_": "xrobust.models.SmallCNN", **ARCHITECTURE}
+    training = {"threat": None, "data": composed("data=digits")["data"]}
+    own = save_bundle(Path("own/bundle"), trained, architecture, class_names=list("0123456789"), training=training)
+    options = ["threat=linf_0_1", "limit=50", *PGD]
+    run("bundle=run/bundle", "data=digits", *options)
+    run(f"bundle={own}", *options)
+    one, other = (summary(Path(place, "evaluation/pgd_10_worst_linf_0.1")) for place in ("run", "own"))
+    assert one["results"] == other["results"]
+    assert {row["protocol"]["data"] for row in one["results"]} == {
+        Digits(num_classes=10, channels=1, image_size=8).identity("test")
+    }
+    assert Digits(num_classes=10, channels=1, image_size=8).identity("test") in Path("own/bundle/README.md").read_text(
+        encoding="utf-8"
+    )
+
+
+@pytest.mark.parametrize("given", [["bundle=run/bundle"], ["model=small_cnn", "weights=run/bundle/model.safetensors"]])
+def test_images_must_be_known(bundle: Path, given: list[str], run, capsys) -> None:
+    with pytest.raises(SystemExit) as left:
+        run(*given, "threat=linf_0_1", *PGD)
+    assert left.value.code == 2 and "data=… must be given" in capsys.readouterr().err

@@ -54,7 +54,8 @@ def test_an_explained_bundle_leaves_everything_behind(bundle: Path, run, capsys)
     [
         (["bundle=nowhere"], ["nowhere", "no such bundle"]),
         (["bundle=run/bundle", "attribution=[gradent]"], ["attribution=gradent", "did you mean 'gradient'"]),
-        (["bundle=run/bundle", "metrics=[]"], ["metrics", "at least 1"]),
+        (["bundle=run/bundle", "metrics=[]"], ["metrics=[] is empty"]),
+        (["bundle=run/bundle", f"output={__file__}"], ["output=", "is a file"]),
         (["bundle=run/bundle", "split=train"], ["split", "'train'"]),
         (
             ["bundle=run/bundle", "metrics=[pointing_game]", "data.ground_truth=null"],

@@ -130,7 +130,8 @@ def test_a_checkpoint_is_exported_with_the_names_of_its_data(run: Path, call, ca
     ("override", "words"),
     [
         ("formats=[onx]", "did you mean 'onnx'"),
-        ("formats=[]", "export.formats must be an integer of at least 1"),
+        ("formats=[]", "formats=[] is empty: it must name at least one"),
+        (f"output={__file__}", "is a file, it must be a folder"),
         ("check_images=1", "export.check_images must be an integer of at least 2"),
         ("run=nowhere", "run=nowhere must be a bundle, a checkpoint, or a run folder"),
         ("data=mnist5k", "images of 1 channels and 28 pixels a side"),

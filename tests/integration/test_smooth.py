@@ -15,7 +15,8 @@ from xrobust import smooth as command
 from xrobust.export.bundle import read_config, save_bundle
 
 ARCHITECTURE = {"_target_": "xrobust.models.SmallCNN", "num_classes": 10, "in_channels": 1, "image_size": 8}
-QUICK = ["bundle=run/bundle", "data=digits", "sigma=0.25", "n=400", "limit=20", "radii=[0,0.25]"]
+QUICK = ["bundle=run/bundle", "data=digits", "sigma=0.25", "n=400", "limit=20"]
+RADII = "radii=[0,0.25]"
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def summary(folder: Path) -> dict:
 
 
 def test_certificates_leave_everything_behind_also_in_the_bundle(run, capsys) -> None:
-    run(*QUICK)
+    run(*QUICK, RADII)
     folder = Path("run/smoothing/gaussian_0.25_l2_n400")
     written, rows, cohen = summary(folder), table(folder / "samples.csv", ","), table(folder / "cohen.tsv", "\t")
     assert list(cohen[0]) == ["idx", "label", "predict", "radius", "correct", "time"] and len(cohen) == len(rows) == 20
@@ -60,7 +61,7 @@ def test_certificates_leave_everything_behind_also_in_the_bundle(run, capsys) ->
 
 def test_one_radius_takes_fewer_samples_and_agrees(run) -> None:
     run(*QUICK, "radius=0.25", "n=2000")
-    run(*QUICK, "n=2000")
+    run(*QUICK, RADII, "n=2000")
     sequential = summary(Path("run/smoothing/gaussian_0.25_l2_n2000_at_0.25"))
     fixed = summary(Path("run/smoothing/gaussian_0.25_l2_n2000"))
     assert sequential["saved"] > 0.5 and fixed["saved"] == 0
@@ -91,11 +92,28 @@ def test_a_killed_run_goes_on_where_it_was(run, tmp_path: Path) -> None:
         ("alpha=0.9", "Certify.alpha must lie between 0 and 0.5"),
         ("sigma=0", "GaussianNoise.sigma must be above 0"),
         ("radius=3", "CertifyAt.at must be below"),
+        ("limit=100000", "limit=100000 are more images than there are: 359"),
+        ("output=taken", "output=taken is a file, it must be a folder"),
+        ("output=taken/below", "taken, which is a file"),
         ("radii=[-1]", "smooth.radii must be at least 0"),
         ("save_every=0", "smooth.save_every must be an integer of at least 1"),
     ],
 )
 def test_mistakes_are_one_sentence(run, capsys, override: str, words: str) -> None:
+    Path("taken").write_text("a file")
     with pytest.raises(SystemExit) as left:
         run(*QUICK, override)
     assert left.value.code == 2 and words in capsys.readouterr().err
+
+
+def test_help_is_that_of_the_command(run, capsys) -> None:
+    run("--help")
+    said = capsys.readouterr().out
+    assert said.startswith("# Smoothed classifiers: ") and "noise: gaussian, uniform" in said
+    assert "sigma: 0.5  # the standard deviation" in said and "autoattack" not in said and "Hydra" not in said
+
+
+def test_one_radius_and_several_are_refused_together(run, capsys) -> None:
+    with pytest.raises(SystemExit):
+        run(*QUICK, RADII, "radius=0.25")
+    assert "radius=0.25 asks for one radius, so radii=[0.0, 0.25] cannot be given, too" in capsys.readouterr().err

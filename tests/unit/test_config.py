@@ -11,9 +11,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from xrobust.config.build import build, build_all
+from xrobust.config.check import did_you_mean
 from xrobust.config.cli import explain
 from xrobust.config.run_folder import open_run_folder
-from xrobust.errors import UserError, at_least
+from xrobust.errors import UserError, at_least, at_place
 from xrobust.schedules import Ramp
 
 RAMP = {"_target_": "xrobust.schedules.Ramp", "end": 0.5}
@@ -45,6 +46,33 @@ def test_mistakes_are_refused_with_their_place(node: dict, words: str) -> None:
 def test_settings_of_what_is_not_chosen_are_refused() -> None:
     with pytest.raises(UserError, match=r"callbacks\.best_checkpoint has settings, but is not chosen"):
         build_all({"ramp": RAMP, "off": None, "best_checkpoint": {"monitor": "val/clean_accuracy"}}, "callbacks")
+
+
+@pytest.mark.parametrize(
+    ("place", "error", "sentence"),
+    [
+        ("train_attack", "PGD.steps must be", "train_attack: PGD.steps must be"),
+        ("data", "data.root is", "data.root is"),
+        ("callbacks.history", "history.path is", "callbacks.history.path is"),
+    ],
+)
+def test_an_error_has_its_place_once(place: str, error: str, sentence: str) -> None:
+    assert str(at_place(place, error)) == sentence
+
+
+def test_the_place_of_a_nested_mistake_is_named() -> None:
+    threat = {"_target_": "xrobust.threat.ThreatModel", "norm": "linf", "eps": 0.1}
+    member = {"_target_": "xrobust.attacks.PGD", "threat": threat, "steps": 0}
+    attack = {"_target_": "xrobust.attacks.WorstOf", "threat": threat, "attacks": {"long": member}}
+    with pytest.raises(UserError, match=r"^train_attack\.attacks\.long: PGD\.steps"):
+        build(attack, "train_attack")
+
+
+def test_only_near_names_are_suggested() -> None:
+    known = ["callbacks.last_checkpoint.filename", "logger.wandb.project", "train_attack.steps"]
+    assert did_you_mean("train_attack.stpes", known) == ", did you mean 'train_attack.steps'?"
+    assert not did_you_mean("callbacks.early_stopping.patience", known)
+    assert not did_you_mean("logger.wandb.project", known), "the very same"
 
 
 def configuration(folder: Path, **changes: object) -> dict:

@@ -13,6 +13,7 @@ from hydra import compose, initialize_config_dir
 import xrobust.command
 from xrobust import evaluate as command
 from xrobust.attacks import WorstOf
+from xrobust.command import recorded_data
 from xrobust.config.build import build, build_all, plain
 from xrobust.config.check import check_run
 from xrobust.errors import UserError
@@ -84,13 +85,27 @@ def test_the_output_lies_beside_what_is_evaluated(config: dict[str, Any], tmp_pa
 
 
 def test_a_limit_takes_the_same_balanced_images_whatever_the_seed(config: dict[str, Any]) -> None:
-    x, y, index = command.chosen_images({**config, "limit": 50, "seed": 7})
+    x, y, index, data = command.chosen_images({**config, "limit": 50, "seed": 7})
+    assert data.startswith("Digits ") and data == command.chosen_images(config).data  # of the whole split
+    assert data != command.chosen_images({**config, "split": "validation"}).data
     assert x.dtype == torch.uint8 and x.shape == (50, 1, 8, 8)
     assert y.bincount().tolist() == [5] * 10 and (index.diff() > 0).all()
     whole = command.chosen_images(config)
     assert torch.equal(whole[0][index], x) and torch.equal(whole[1][index], y)
     assert torch.equal(command.chosen_images({**config, "limit": 50})[2], index)
     assert len(command.chosen_images({**config, "split": "validation"})[1]) == 144
+
+
+@pytest.mark.parametrize(
+    ("training", "words"),
+    [
+        ({}, "data=… must be given: bundle=run does not say which images the model is for"),
+        ({"data": {"_target_": "os.system"}}, r"bundle=run names os.system as its data, allowed is xrobust.data.\*"),
+    ],
+)
+def test_a_bundle_must_name_a_data_set_of_ours(training: dict, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        recorded_data({"training": training}, "bundle=run")
 
 
 def test_without_the_configuration_files_the_error_says_so(

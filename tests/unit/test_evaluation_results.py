@@ -170,6 +170,11 @@ def test_weights_that_do_not_load_are_refused_in_one_sentence(digits_model: nn.M
     file.write_bytes(b"PK\x03\x04half")
     with pytest.raises(UserError, match="not a readable state_dict"):
         load_weights(model, file)
+    file.write_text("hello, this is text")
+    with pytest.raises(UserError, match=r"not a readable state_dict$"):
+        load_weights(model, file)
+    with pytest.raises(UserError, match="is a folder, it must be a file"):
+        load_weights(model, tmp_path)
     torch.save([1, 2], file)
     with pytest.raises(UserError, match="must hold tensors by name"):
         load_weights(model, file)

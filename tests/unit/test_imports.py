@@ -10,18 +10,6 @@ import pytest
 ROOT = Path(__file__).parents[2]
 OWN = {"xrobust", "callbacks", "train"}
 HEAVY = {"pytorch_lightning", "hydra", "omegaconf", "wandb", "torchmetrics", "lightning"}
-TORCH_ONLY = [
-    "threat",
-    "frame",
-    "randomness",
-    "schedules",
-    "attacks",
-    "attributions",
-    "regularizers",
-    "certification",
-    "smoothing",
-    "models",
-]
 # Each room of xrobust → the rooms below it that it may use.
 BELOW = {
     "errors": set(),

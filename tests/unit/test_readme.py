@@ -10,6 +10,7 @@ import pytest
 import yaml
 from conf_walk import WITHOUT_METRICS, composed
 
+import xrobust
 from xrobust.config.check import check_run
 
 ROOT = Path(__file__).parents[2]
@@ -78,3 +79,8 @@ def test_sweeps_of_wandb_compose_at_the_ends_of_their_ranges_and_watch_what_is_l
             for name, one in sweep["parameters"].items()
         }
         check_run(composed(*(f"{name}={value}" for name, value in given.items()), *WITHOUT_METRICS))
+
+
+def test_citations_name_the_version() -> None:
+    assert f"version: {xrobust.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert f"version {xrobust.__version__}" in README

@@ -544,6 +544,7 @@ def test_a_collapse_is_relative_to_the_best_at_the_same_radius() -> None:
     ("options", "words"),
     [
         ({"action": "panic"}, r"catastrophic_overfitting\.action must be one of .* got 'panic'"),
+        ({"max_gap": 1.5}, r"catastrophic_overfitting\.max_gap must be at most 1, got 1\.5"),
         ({"action": "switch"}, r"catastrophic_overfitting\.switch_to must be an attack"),
         ({"images": 0}, r"catastrophic_overfitting\.images must be an integer of at least 1"),
     ],

@@ -12,6 +12,7 @@ from xrobust.comparison.run import Measurement, Run, below
 from xrobust.config.check import resolve_target
 from xrobust.errors import UserError
 from xrobust.export.bundle import read_config
+from xrobust.export.card import data_name
 from xrobust.export.result import warnings_in
 from xrobust.report.history import Row, read_history, trajectory
 
@@ -104,7 +105,12 @@ def validation_accuracies(values: Mapping[str, float], config: Mapping[str, Any]
     methods = {"robust_accuracy": ("attack", "val_attack"), "certified_accuracy": ("certifier", "certifier")}
     found = []
     for name in ACCURACIES:
-        protocol: dict[str, Any] = {"source": source, "split": "validation", "seed": config.get("seed")}
+        protocol: dict[str, Any] = {
+            "source": source,
+            "split": "validation",
+            "data": data_name({"training": config}),
+            "seed": config.get("seed"),
+        }
         if name in methods:
             kind, key = methods[name]
             node = below(config, key)
@@ -137,6 +143,7 @@ def _in_history(
     protocol = {
         "source": "explanation metrics of metrics.csv at the selected epoch",
         "split": "validation",
+        "data": data_name({"training": config}),
         "attack": attack_line(settings.get("attack")),
         "seed": settings.get("seed"),
     }

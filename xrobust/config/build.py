@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,10 @@ from typing import Any
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from xrobust.config.check import check_config
-from xrobust.errors import UserError
+from xrobust.errors import UserError, at_place
 from xrobust.files import replace_file
 
 
@@ -27,7 +28,15 @@ def plain(cfg: Any) -> dict[str, Any]:
         raise UserError(f"{', '.join(missing)} must be given on the command line, as in {missing[0]}=…")
     try:
         return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+    except InterpolationKeyError as error:
+        key = str(error).partition("'")[2].partition("'")[0]
+        owner = key.rpartition(".")[0]
+        lacks = f"which this {owner} does not have" if owner else "which is not a key of this configuration"
+        raise UserError(f"{error.full_key} takes its value from {key}, {lacks}") from error
     except OmegaConfBaseException as error:
+        group = re.search(r"node `(\w+)` is not a container", str(error))
+        if group:
+            raise UserError(f"{group[1]}=… must be given: {error.full_key} takes its value from it") from error
         raise UserError(str(error).replace("\n", " ")) from error
 
 
@@ -56,16 +65,13 @@ def build(node: Any, place: str, **provided: Any) -> Any:
         made = instantiate({**node, "_partial_": True}, _convert_="all")
         return made if node.get("_partial_") else made(**provided)
     except InstantiationException as error:
-        raise _user_error(error.__cause__ or error, place) from error
+        below = re.search(r"full_key: (\S+)", str(error))
+        cause = error.__cause__ or error
+        if not isinstance(cause, ValueError | TypeError):
+            raise cause from error
+        raise at_place(f"{place}.{below[1]}" if below else place, cause) from error
     except (ValueError, TypeError) as error:
-        raise _user_error(error, place) from error
-
-
-def _user_error(error: BaseException, place: str) -> BaseException:
-    """A refused value in one sentence with its place; anything else as it is."""
-    if isinstance(error, UserError) or not isinstance(error, ValueError | TypeError):
-        return error
-    return UserError(f"{place}: {error}")
+        raise at_place(place, error) from error
 
 
 def build_all(nodes: dict[str, Any], place: str, **provided: Any) -> dict[str, Any]:

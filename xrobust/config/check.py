@@ -23,9 +23,18 @@ HYDRA_KEYS = frozenset({"_target_", "_partial_", "_recursive_", "_convert_", "_a
 
 
 def did_you_mean(word: str, known: Collection[str]) -> str:
-    """ ", did you mean 'steps'?", or nothing when no known word is near."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f", did you mean {near[0]!r}?" if near else ""
+    """ ", did you mean 'steps'?", or nothing when no known word is near; dotted paths may differ in one name."""
+    nearness, near = max(((_nearness(word, other), other) for other in known), default=(0.0, ""))
+    return f", did you mean {near!r}?" if nearness > 0.6 else ""
+
+
+def _nearness(word: str, other: str) -> float:
+    """In [0, 1]; 0 for dotted paths that differ in no name or in several."""
+    names, others = word.split("."), other.split(".")
+    unequal = [pair for pair in zip(names, others, strict=False) if pair[0] != pair[1]]
+    if len(names) != len(others) or len(unequal) != 1:
+        return 0.0
+    return difflib.SequenceMatcher(None, *unequal[0]).ratio()
 
 
 def resolve_target(target: str, place: str) -> Any:
@@ -121,6 +130,6 @@ PROVIDED = {"trainer": ("callbacks", "logger"), "defense": ("model", "optimizer"
 
 
 def check_run(config: Mapping[str, Any]) -> None:
-    """`check_config` for every group of a training configuration."""
+    """`check_config` for every group of a command's configuration."""
     for group, node in config.items():
         check_config(node, group, PROVIDED.get(group, ()))

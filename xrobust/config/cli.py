@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from xrobust.config.check import did_you_mean
+from xrobust.config.offers import help_text, owner_of, refuse_lists
 from xrobust.errors import UserError
 
 JOB = "XROBUST_JOB"  # in the environment of a process that helps with a job of a multirun: the overrides of this job
@@ -35,13 +37,21 @@ def run(job: Callable[[DictConfig], Any], conf: Path, config_name: str) -> None:
     """
     if JOB in os.environ:
         sys.argv[1:] = json.loads(os.environ[JOB])
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        print(help_text(conf, config_name))
+        return
     debug = "debug=true" in [argument.lower() for argument in sys.argv]
     if not debug:
         _quiet()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises, and the sentence is ours
 
+    begun = False
+
     def guarded(cfg: DictConfig) -> Any:
+        nonlocal begun
+        begun = True
         try:
+            check_keys(cfg)
             with _own_environment():
                 return job(cfg)
         except UserError as error:
@@ -51,11 +61,39 @@ def run(job: Callable[[DictConfig], Any], conf: Path, config_name: str) -> None:
             sys.exit(_say(str(error)))
 
     try:
+        refuse_lists(conf, sys.argv[1:])
         main(version_base="1.3", config_path=str(conf), config_name=config_name)(guarded)()
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, UserError) as error:
         if debug:
             raise
         sys.exit(_say(explain(error, conf, config_name)))
+    except (FileExistsError, NotADirectoryError) as error:
+        if debug or begun:
+            raise
+        sys.exit(_say(f"{error.filename} is a file, so no folder of a run can be made there"))
+
+
+def check_keys(cfg: DictConfig, place: str = "") -> None:
+    """Refuse keys that the schema does not have; on the command line, `+foo=3` adds such a key.
+
+    Raises:
+        UserError: naming the key, the nearest one and all.
+    """
+    schema = OmegaConf.get_type(cfg)
+    assert schema is not None and is_dataclass(schema)
+    known = [each.name for each in fields(schema)]
+    for key in map(str, cfg):
+        if key not in known:
+            hint = did_you_mean(key, known)
+            raise UserError(f"{place}{key} is not a key of this configuration{hint}; allowed: {', '.join(known)}")
+        node = cfg._get_node(key)
+        if isinstance(node, DictConfig) and is_dataclass(OmegaConf.get_type(node)):
+            check_keys(node, f"{place}{key}.")
+        elif isinstance(node, DictConfig) and "_target_" not in node:  # a group of which several can be chosen
+            for name in map(str, node):
+                below = node._get_node(name)
+                if not (isinstance(below, DictConfig) and (below._is_none() or "_target_" in below)):
+                    raise UserError(f"{key}.{name} is given, but not chosen: add it to {key}=[…], or ~{key}.{name}")
 
 
 @contextmanager
@@ -94,6 +132,8 @@ def _remove_if_empty(folder: Path) -> None:
 def explain(error: Exception, conf: Path, config_name: str) -> str:
     """One sentence for an error of composition: the value, its place, what is allowed."""
     text = str(error)
+    if isinstance(error, UserError):
+        return text
     ours = re.search(r"UserError raised while resolving interpolation: (.*)", text)
     if ours:
         return ours[1]
@@ -106,8 +146,10 @@ def explain(error: Exception, conf: Path, config_name: str) -> str:
         return f"{group}={name}: there is no such choice{did_you_mean(name, options)}; allowed: {', '.join(options)}"
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown:
-        known = list(_dotted_keys(_compose_defaults(conf, config_name)))
-        hint = did_you_mean(unknown[1], known)
+        owned = owner_of(conf, config_name, unknown[1])
+        if owned is not None:
+            return owned
+        hint = did_you_mean(unknown[1], list(_dotted_keys(_compose_defaults(conf, config_name))))
         return f"{unknown[1]} is not a key of this configuration{hint} (--cfg job lists the keys)"
     foreign = re.search(r"In '([^']+)'.*Key '([^']+)' not in", text, re.DOTALL)
     if foreign:
@@ -116,6 +158,9 @@ def explain(error: Exception, conf: Path, config_name: str) -> str:
         return f"{foreign[2]} in conf/{foreign[1]}.yaml is not a top-level key{hint}; allowed: {', '.join(known)}"
     if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
         text = f"{text}: {str(error.__cause__).splitlines()[0]}"
+    listed = re.search(r"override ((\S+)=(.*?)): .* is not a ListConfig", text)
+    if listed:
+        return f"{listed[1]} must be a list, as in {listed[2]}=[{listed[3]}]"
     return " ".join(line.strip() for line in text.splitlines() if "hydra.cc" not in line)
 
 

@@ -25,13 +25,29 @@ def open_run_folder(config: dict[str, Any]) -> Path | None:
     Raises:
         UserError: if the folder to resume is no run folder, or its configuration is another one.
     """
+    if _goes_on(config):
+        return resumed_checkpoint(config)
+    folder = Path(config["run_dir"])
+    folder.mkdir(parents=True, exist_ok=True)
+    save_yaml(config, folder / "config.yaml")
+    return None
+
+
+def _goes_on(config: dict[str, Any]) -> bool:
+    requeued = int(os.environ.get("SLURM_RESTART_COUNT", 0)) > 0
+    return config["resume"] is not None or (requeued and (Path(config["run_dir"]) / "config.yaml").is_file())
+
+
+def resumed_checkpoint(config: dict[str, Any]) -> Path | None:
+    """The checkpoint to go on from, if a run is resumed and has one; makes nothing.
+
+    Raises:
+        UserError: if the folder to resume is no run folder, or its configuration is another one.
+    """
+    if not _goes_on(config):
+        return None
     folder = Path(config["resume"] or config["run_dir"])
     file = folder / "config.yaml"
-    requeued = int(os.environ.get("SLURM_RESTART_COUNT", 0)) > 0 and file.is_file()
-    if config["resume"] is None and not requeued:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_yaml(config, file)
-        return None
     if not file.is_file():
         raise UserError(f"resume={folder} is not a run folder: it has no config.yaml")
     changed = sorted(_differences(load_yaml(file), config))

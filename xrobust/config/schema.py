@@ -64,7 +64,7 @@ class TrainConfig:
 class _Command:
     """What the commands that take a finished model share."""
 
-    data: Any = MISSING
+    data: Any = None
     model: Any = None
     bundle: str | None = None
     weights: str | None = None
@@ -122,7 +122,7 @@ class SmoothConfig(_Command):
     n: int = 100_000
     alpha: float = 0.001
     radius: float | None = None
-    radii: list[float] = field(default_factory=list)
+    radii: list[float] | None = None
     batch_size: int = 1000
     save_every: int = 10
     seed: int = 0
@@ -207,8 +207,11 @@ def _run_folder(resume: str | None) -> str:
     """A new folder, unless a run is resumed.
 
     Raises:
-        UserError: in one of several processes that something else started: each would have a folder of its own.
+        UserError: in one of several processes that something else started: each would have a folder of its own; or if
+            the run to resume is a file.
     """
+    if resume is not None and Path(resume).is_file():
+        raise UserError(f"resume={resume} is a file, it must be a run folder")
     count = "WORLD_SIZE" if "TORCHELASTIC_RUN_ID" in os.environ else "SLURM_NTASKS"
     if resume is None and int(os.environ.get(count, 1)) > 1:
         raise UserError("with torchrun or srun the processes need one folder: give hydra.run.dir=runs/<a new name>")

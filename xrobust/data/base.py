@@ -193,6 +193,12 @@ class ImageDataModule(pl.LightningDataModule):
         self.setup()
         return sha256((f"{name} {i}", part) for name, pair in self._parts.items() for i, part in enumerate(pair))
 
+    def identity(self, split: str) -> str:
+        """The data set and the first digits of the SHA-256 of a part: "MNIST 1f3a5c7e"."""
+        images, labels = self._part(split)
+        name = getattr(self, "dataset", None) or type(self).__name__
+        return f"{name} {sha256([('images', images), ('labels', labels)])[:8]}"
+
     def _part(self, name: str) -> tuple[Tensor, Tensor]:
         self.setup()
         return self._parts[name]

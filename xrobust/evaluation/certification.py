@@ -118,6 +118,17 @@ def certify(
     return Verdicts.joined(parts)
 
 
+def require_support(model: nn.Module, x: Tensor, certifier: Certifier) -> None:
+    """Certify one image, with the class that the model gives it, before time is spent on all.
+
+    Raises:
+        UserError: if the certifier does not support the network.
+    """
+    with fixed_conditions(device_of(model, x), 0):
+        image = unit(x[:1]).to(device_of(model, x))
+        certifier.certify(model, image, fresh_predictions(model, image))
+
+
 def _told(part: Verdicts) -> Tally:
     return Tally(len(part.index), {name: int((part.status == i).sum()) for i, name in enumerate(STATUSES)})
 
@@ -161,9 +172,11 @@ def require_order(verdicts: Verdicts, evaluation: Evaluation) -> None:
         raise RuntimeError(f"certified, but broken by an attack or misclassified: samples {places}")
 
 
-def certified_accuracy(verdicts: Verdicts, certifier: Certifier, stage: str, seed: int) -> AccuracyResult:
+def certified_accuracy(
+    verdicts: Verdicts, certifier: Certifier, stage: str, seed: int, data: str | None = None
+) -> AccuracyResult:
     """The share of certified samples with its protocol."""
-    protocol = {"split": stage, "certifier": certifier.describe(), "seed": seed}
+    protocol = {"split": stage, "data": data, "certifier": certifier.describe(), "seed": seed}
     return AccuracyResult(f"{stage}/certified_accuracy", int(verdicts.certified.sum()), len(verdicts.index), protocol)
 
 

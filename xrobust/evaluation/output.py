@@ -23,7 +23,12 @@ NORMS = {"linf": "L∞", "l2": "L2", "l1": "L1"}
 
 
 def write_outputs(
-    folder: Path, evaluation: Evaluation, findings: Sequence[Finding], stage: str, device: str
+    folder: Path,
+    evaluation: Evaluation,
+    findings: Sequence[Finding],
+    stage: str,
+    device: str,
+    data: str | None = None,
 ) -> dict[str, Any]:
     """Write samples.csv, summary.json, panel.png, and curve.png if there are several radii; returns the summary.
 
@@ -33,9 +38,10 @@ def write_outputs(
         findings: of the checks for gradient masking.
         stage: "test" or "val".
         device: what computed, for the record.
+        data: which data set, for the record.
     """
     summary = {
-        "results": [result.as_dict() for result in accuracies(evaluation, stage)],
+        "results": [result.as_dict() for result in accuracies(evaluation, stage, data)],
         "curves": {str(ladder.threat): curve(evaluation, i) for i, ladder in enumerate(evaluation.ladders)},
         "turns": turn_by_turn(evaluation),
         "warnings": [finding.as_dict() for finding in warnings_of(findings)],

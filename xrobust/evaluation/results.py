@@ -25,14 +25,15 @@ COLUMNS = (
 )
 
 
-def accuracies(evaluation: Evaluation, stage: str) -> list[AccuracyResult]:
+def accuracies(evaluation: Evaluation, stage: str, data: str | None = None) -> list[AccuracyResult]:
     """Clean accuracy, robust accuracy for each threat model, and for several of them that against their union.
 
     Args:
         evaluation: of N samples.
         stage: "test" or "val", the first part of the quantities' names.
+        data: which data set, for the record.
     """
-    without = {"split": stage}
+    without = {"split": stage, "data": data}
     attacked = {**without, "seed": evaluation.seed}
     results = [_result(f"{stage}/clean_accuracy", evaluation.clean, without)]
     for i, ladder in enumerate(evaluation.ladders):

@@ -118,12 +118,13 @@ def _told(part: Smoothed) -> Tally:
 
 
 def certified_accuracy(
-    smoothed: Smoothed, procedure: Procedure, radius: float, stage: str, seed: int
+    smoothed: Smoothed, procedure: Procedure, radius: float, stage: str, seed: int, data: str | None = None
 ) -> AccuracyResult:
     """The share of images that are right and certified at a radius, with its protocol."""
     described = procedure.describe()
     summary = f"smoothing, radius {radius:g}: {described['summary']}"
-    protocol = {"split": stage, "certifier": {**described, "radius": radius, "summary": summary}, "seed": seed}
+    certifier = {**described, "radius": radius, "summary": summary}
+    protocol = {"split": stage, "data": data, "certifier": certifier, "seed": seed}
     right = smoothed.correct & (smoothed.radius >= radius)
     return AccuracyResult(f"{stage}/certified_accuracy", int(right.sum()), len(right), protocol)
 

@@ -20,6 +20,7 @@ def answer(
     metrics: Mapping[str, ExplanationMetric],
     *,
     split: str,
+    data: str | None = None,
     results: Sequence[Mapping[str, Any]] = (),
     with_references: bool = True,
     watch: Watch = lambda key: None,
@@ -30,7 +31,7 @@ def answer(
         probes: the images, in parts.
         attributions: by name.
         metrics: by name; those that ask for what the probes do not have are left out, which the card says.
-        split: where the images come from, for the record.
+        split, data: where the images come from, for the record.
         results: accuracies of the model, as in a bundle.
         with_references: whether to measure what to compare with, as well.
         watch: is told what comes next.
@@ -49,6 +50,7 @@ def answer(
     protocol = {
         "images": sum(map(len, probes)),
         "split": split,
+        **({"data": data} if data else {}),
         "threat model": str(first.threat),
         **{name: attack.describe()["summary"] for name, attack in attacks.items() if attack is not None},
         "seed": first.seed,

@@ -1,6 +1,6 @@
 """Take a finished model away: written in formats that other tools read, each verified on real images.
 
-python -m xrobust.export run=runs/2026-01-31_12-00-00 formats=[safetensors,pt2,onnx]
+python -m xrobust.export run=runs/2026-01-31_12-00-00 'formats=[safetensors,pt2,onnx]'
 """
 
 from __future__ import annotations
@@ -8,12 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from xrobust.command import start
-from xrobust.config.check import targets_below
-from xrobust.errors import UserError, at_least
+from xrobust.command import check_output, recorded_data, start
+from xrobust.errors import at_least, require_some
 
 CONFIG_NAME = "export"
-DATA = "xrobust.data."
 
 
 def export(cfg: Any) -> None:
@@ -30,11 +28,13 @@ def export(cfg: Any) -> None:
     config = plain(cfg)
     check_run(config)
     at_least("export", 2, check_images=config["check_images"])
-    at_least("export", 1, formats=len(config["formats"]))
+    require_some(formats=config["formats"])
+    check_output(config)
     formats = build_all(config["formats"], "formats")
     source = find_model(config["run"])
     model, description = load_described(source)
-    datamodule = build(data_of(config, description), "data")
+    data = config["data"] or recorded_data(description, f"run={config['run']}")
+    datamodule = build(data, "data")
     images = datamodule.probe_set(config["check_images"], split="test")[0]
     finished = FinishedModel(
         model=model,
@@ -46,26 +46,6 @@ def export(cfg: Any) -> None:
     with busy("exporting") as status:
         rows = exporting.export(finished, formats, folder, watch=lambda name: status.update(f"exporting: {name}"))
     print_export(rows, folder)
-
-
-def data_of(config: dict[str, Any], description: dict[str, Any]) -> dict[str, Any]:
-    """The data that was chosen, or that of the training.
-
-    Raises:
-        UserError: if there is neither, or a model's description names anything but data sets.
-    """
-    if config["data"] is not None:
-        return config["data"]
-    data = description["training"].get("data")
-    if data is None:
-        raise UserError(f"data=… must be given: run={config['run']} does not say which images the model is for")
-    for _, node in targets_below(data, "data"):
-        target = str(node["_target_"])
-        if not target.startswith(DATA):  # a description may come from anywhere
-            raise UserError(
-                f"run={config['run']} names {target} as its data, allowed is {DATA}*; data=… chooses others"
-            )
-    return data
 
 
 def output_of(config: dict[str, Any], source: Path) -> Path:

@@ -11,7 +11,6 @@ import hashlib
 import importlib
 import json
 import os
-import pickle
 import platform
 import shutil
 from collections.abc import Mapping, Sequence
@@ -27,6 +26,7 @@ import xrobust
 from xrobust.errors import UserError
 from xrobust.export.card import model_card
 from xrobust.export.result import AccuracyResult
+from xrobust.export.unreadable import UNREADABLE, reason
 from xrobust.files import replace_file
 
 FORMAT = 1
@@ -238,9 +238,8 @@ def _read_checkpoint(file: Path) -> tuple[dict[str, Any], dict[str, Any], dict[s
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
         training, weights = checkpoint["config"], checkpoint["state_dict"]
         architecture = training["model"]
-    except (RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError, OSError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{file} is not a readable checkpoint of train.py: {reason}") from error
+    except UNREADABLE as error:
+        raise UserError(f"{file} is not a readable checkpoint of train.py{reason(error)}") from error
     state = {key.removeprefix("model."): v for key, v in weights.items() if key.startswith("model.")}
     return architecture, training, state
 

@@ -20,7 +20,7 @@ def model_card(config: Mapping[str, Any]) -> str:
     return f"""# {title(config)}
 
 An image classifier with {len(config["class_names"])} classes ({_some(config["class_names"])}),
-trained by xrobust {config["versions"]["xrobust"]} with {_method(config)} for the threat model
+trained by xrobust {config["versions"]["xrobust"]} with {_method(config)}. Threat model of the run:
 {ball}.
 
 ## Results
@@ -47,7 +47,7 @@ Normalisation is inside the model. Loading runs no code from this folder and che
 
 ## Intended use and limits
 
-For research on robustness and explanations. Robustness was measured for the threat model above only; other
+For research on robustness and explanations. Robustness was measured as the results above say and not otherwise: other
 norms, larger radii, and changes such as rotation, blur or another camera are not covered. The model has learnt
 from one data set and knows nothing about inputs that are unlike it. It is not for decisions about people.
 {_explanations(config.get("explanation_card"))}"""
@@ -61,7 +61,7 @@ def title(config: Mapping[str, Any]) -> str:
 def data_name(config: Mapping[str, Any]) -> str | None:
     """The data set of the training, if it is recorded: "CIFAR10", "Digits"."""
     data = config["training"].get("data")
-    return (data.get("dataset") or _class_of(data)) if data else None
+    return (data.get("dataset") or _class_of(data)) if isinstance(data, Mapping) else None
 
 
 def _class_of(node: Mapping[str, Any] | None) -> str:
@@ -77,10 +77,11 @@ def _method(config: Mapping[str, Any]) -> str:
 def _training(config: Mapping[str, Any]) -> str:
     """What is recorded of the training, in lines; all of it is in config.json."""
     training = config["training"]
+    attack = (training.get("defense") or {}).get("attack")  # a run has `train_attack`, whether it is used or not
     known = {
         "data": data_name(config),
         "data version": (config.get("data") or {}).get("sha256"),
-        "attack in training": _class_of(training["train_attack"]) if training.get("train_attack") else None,
+        "attack in training": _class_of(attack) if attack else None,
         "optimiser": _class_of(training["optim"].get("optimizer")) if training.get("optim") else None,
         "epochs": training.get("trainer", {}).get("max_epochs"),
         "seed": training.get("seed"),

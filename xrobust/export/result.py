@@ -17,7 +17,7 @@ class AccuracyResult:
         quantity: the log key, as in "test/robust_accuracy".
         correct: how many samples.
         total: out of how many.
-        protocol: how it was measured (attack, threat model, seed, split), in plain containers.
+        protocol: how it was measured (attack, threat model, seed, data, split), in plain containers.
     """
 
     quantity: str
@@ -48,9 +48,10 @@ class AccuracyResult:
 
 
 def describe_protocol(protocol: dict[str, Any]) -> str:
-    """A protocol in one line: "PGD (linf ε=0.2, steps 40, restarts 1, keep worst), seed 0"."""
+    """A protocol in one line: "PGD (linf ε=0.2, steps 40, restarts 1, keep worst), seed 0; MNIST 1f3a5c7e"."""
     method = protocol.get("attack") or protocol.get("certifier")
-    return f"{method['summary']}, seed {protocol['seed']}" if method else "no attack"
+    told = f"{method['summary']}, seed {protocol['seed']}" if method else "no attack"
+    return f"{told}; {protocol['data']}" if protocol.get("data") else told
 
 
 def warnings_in(results: Sequence[Mapping[str, Any]]) -> list[str]:

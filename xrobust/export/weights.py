@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 
 import torch
@@ -11,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from xrobust.errors import UserError
+from xrobust.export.unreadable import UNREADABLE, reason
 from xrobust.models.wrapped import WrappedModel
 
 DATA_PARALLEL = "module."
@@ -41,12 +41,12 @@ def load_weights(model: nn.Module, file: str | Path) -> None:
 
 def _read(file: Path) -> dict[str, Tensor]:
     if not file.is_file():
-        raise UserError(f"weights={file} does not exist")
+        raise UserError(f"weights={file} {'is a folder, it must be a file' if file.is_dir() else 'does not exist'}")
     try:
         tensors = file.suffix == ".safetensors"
         state = load_file(file) if tensors else torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        raise UserError(f"weights={file} is not a readable state_dict: {error}".splitlines()[0]) from error
+    except (*UNREADABLE, SafetensorError) as error:
+        raise UserError(f"weights={file} is not a readable state_dict{reason(error)}") from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):

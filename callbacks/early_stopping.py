@@ -1,0 +1,20 @@
+"""The end of training when nothing improves."""
+
+from __future__ import annotations
+
+import pytorch_lightning as pl
+from pytorch_lightning import callbacks
+
+from callbacks.monitored import monitored
+
+
+class EarlyStopping(callbacks.EarlyStopping):
+    """Lightning's, with Lightning's arguments; a monitor that nobody logs is a mistake in one sentence."""
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        with monitored("callbacks.early_stopping", self.monitor, trainer):
+            super().on_train_epoch_end(trainer, pl_module)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        with monitored("callbacks.early_stopping", self.monitor, trainer):
+            super().on_validation_end(trainer, pl_module)
