@@ -8,7 +8,7 @@ import torch
 from xrobust.certification import Certifier
 from xrobust.defenses import RobustClassifier
 from xrobust.errors import at_least
-from xrobust.export.result import AccuracyResult
+from xrobust.export.result import AccuracyResult, images_protocol
 from xrobust.metrics.accuracy import Accuracy
 from xrobust.randomness import SampleStreams
 
@@ -53,8 +53,8 @@ class CertifiedAccuracy(pl.Callback):
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: RobustClassifier) -> None:  # type: ignore[override]
         accuracy = self._measured(trainer, pl_module, "test")
         pl_module.log("test/certified_accuracy", accuracy.compute())
-        data = trainer.datamodule.identity("test")  # type: ignore[attr-defined]
-        protocol = {"split": "test", "data": data, "certifier": self.certifier.describe(), "seed": self.seed}
+        images = images_protocol("test", trainer.datamodule.identity("test"))  # type: ignore[attr-defined]
+        protocol = {**images, "certifier": self.certifier.describe(), "seed": self.seed}
         pl_module.results.append(AccuracyResult("test/certified_accuracy", *accuracy.counts(), protocol))
 
     def _measured(self, trainer: pl.Trainer, pl_module: RobustClassifier, split: str) -> Accuracy:

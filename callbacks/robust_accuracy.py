@@ -13,7 +13,7 @@ from xrobust.attacks.base import require_misleading
 from xrobust.data.split import balanced_choice
 from xrobust.defenses import RobustClassifier
 from xrobust.errors import at_least
-from xrobust.export.result import AccuracyResult
+from xrobust.export.result import AccuracyResult, images_protocol
 from xrobust.metrics.accuracy import Accuracy
 from xrobust.randomness import SampleStreams
 
@@ -75,7 +75,7 @@ class RobustAccuracy(pl.Callback):
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: RobustClassifier) -> None:  # type: ignore[override]
         pl_module.log("test/robust_accuracy", self.robust.compute())
         data = getattr(trainer, "datamodule", None)
-        images = {"split": "test", "data": data.identity("test") if data else None}
+        images = images_protocol("test", data.identity("test") if data else None)
         protocol = {**images, "attack": self.attacks["test"].describe(), "seed": self.seed}
         pl_module.results += [
             AccuracyResult("test/clean_accuracy", *pl_module.test_accuracy.counts(), images),

@@ -34,6 +34,7 @@ SHORT = {
     "xrobust.certify": ["limit=4"],
     "xrobust.explain": ["images=10", "metrics=[gini_index,topk_noise]", "panel_images=1"],
     "xrobust.compare": ["bootstrap=20"],
+    "xrobust.diff_roar": ["train_images=40", "test_images=20", "seeds=1", "shares=[0.5]", "retraining.epochs=1"],
     "xrobust.export": ["check_images=2"],
 }
 IN_README = "runs/2026-01-31_12-00-00"

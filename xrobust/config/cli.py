@@ -92,7 +92,8 @@ def check_keys(cfg: DictConfig, place: str = "") -> None:
         elif isinstance(node, DictConfig) and "_target_" not in node:  # a group of which several can be chosen
             for name in map(str, node):
                 below = node._get_node(name)
-                if not (isinstance(below, DictConfig) and (below._is_none() or "_target_" in below)):
+                left_out = below is None or below._is_none()
+                if not left_out and not (isinstance(below, DictConfig) and "_target_" in below):
                     raise UserError(f"{key}.{name} is given, but not chosen: add it to {key}=[…], or ~{key}.{name}")
 
 

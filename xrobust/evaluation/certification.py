@@ -23,7 +23,7 @@ from xrobust.evaluation.images import device_of, unit
 from xrobust.evaluation.outcome import Evaluation
 from xrobust.evaluation.sample_arrays import SampleArrays
 from xrobust.evaluation.store import Tally, in_batches, positions
-from xrobust.export.result import AccuracyResult
+from xrobust.export.result import AccuracyResult, images_protocol
 from xrobust.files import csv_text
 from xrobust.randomness import SampleStreams, mix
 
@@ -176,7 +176,7 @@ def certified_accuracy(
     verdicts: Verdicts, certifier: Certifier, stage: str, seed: int, data: str | None = None
 ) -> AccuracyResult:
     """The share of certified samples with its protocol."""
-    protocol = {"split": stage, "data": data, "certifier": certifier.describe(), "seed": seed}
+    protocol = {**images_protocol(stage, data), "certifier": certifier.describe(), "seed": seed}
     return AccuracyResult(f"{stage}/certified_accuracy", int(verdicts.certified.sum()), len(verdicts.index), protocol)
 
 

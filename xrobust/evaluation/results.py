@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from xrobust.evaluation.batch import turns
 from xrobust.evaluation.ladder import Ladder
 from xrobust.evaluation.outcome import MISCLASSIFIED, STANDING, Evaluation
-from xrobust.export.result import AccuracyResult
+from xrobust.export.result import AccuracyResult, images_protocol
 from xrobust.files import csv_text
 
 COLUMNS = (
@@ -33,7 +33,7 @@ def accuracies(evaluation: Evaluation, stage: str, data: str | None = None) -> l
         stage: "test" or "val", the first part of the quantities' names.
         data: which data set, for the record.
     """
-    without = {"split": stage, "data": data}
+    without = images_protocol(stage, data)
     attacked = {**without, "seed": evaluation.seed}
     results = [_result(f"{stage}/clean_accuracy", evaluation.clean, without)]
     for i, ladder in enumerate(evaluation.ladders):

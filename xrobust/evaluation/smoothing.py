@@ -19,7 +19,7 @@ from xrobust.evaluation.fixed import fixed_conditions
 from xrobust.evaluation.images import device_of, unit
 from xrobust.evaluation.sample_arrays import SampleArrays
 from xrobust.evaluation.store import Tally, in_batches, positions
-from xrobust.export.result import AccuracyResult
+from xrobust.export.result import AccuracyResult, images_protocol
 from xrobust.files import csv_text
 from xrobust.randomness import mix
 from xrobust.smoothing import ABSTAIN, Procedure
@@ -124,7 +124,7 @@ def certified_accuracy(
     described = procedure.describe()
     summary = f"smoothing, radius {radius:g}: {described['summary']}"
     certifier = {**described, "radius": radius, "summary": summary}
-    protocol = {"split": stage, "data": data, "certifier": certifier, "seed": seed}
+    protocol = {**images_protocol(stage, data), "certifier": certifier, "seed": seed}
     right = smoothed.correct & (smoothed.radius >= radius)
     return AccuracyResult(f"{stage}/certified_accuracy", int(right.sum()), len(right), protocol)
 

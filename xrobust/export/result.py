@@ -47,6 +47,11 @@ class AccuracyResult:
         }
 
 
+def images_protocol(split: str, data: str | None) -> dict[str, Any]:
+    """Which images were measured on: the part of a protocol that says so; the data set where it is known."""
+    return {"split": split, **({"data": data} if data else {})}
+
+
 def describe_protocol(protocol: dict[str, Any]) -> str:
     """A protocol in one line: "PGD (linf ε=0.2, steps 40, restarts 1, keep worst), seed 0; MNIST 1f3a5c7e"."""
     method = protocol.get("attack") or protocol.get("certifier")
