@@ -58,16 +58,6 @@ def check_output(config: dict[str, Any]) -> None:
             raise UserError(f"output={output} {what}, it must be a folder")
 
 
-def require_images(name: str, count: int, available: int) -> None:
-    """Refuse a number of images that the split does not have.
-
-    Raises:
-        UserError: naming how many there are.
-    """
-    if count > available:
-        raise UserError(f"{name}={count} are more images than there are: {available}")
-
-
 def check_image_choice(command: str, config: dict[str, Any]) -> None:
     """Refuse a `split` that is not there, and a `limit` below 1.
 
@@ -100,9 +90,13 @@ def chosen_data(config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: if there is neither.
     """
-    from xrobust.export.bundle import load_described
+    from xrobust.export.bundle import load_described, read_config
 
-    return config["data"] or recorded_data(load_described(config["bundle"])[1], f"bundle={config['bundle']}")
+    bundle = config["bundle"]
+    if config["data"] is not None:
+        return config["data"]
+    description = read_config(bundle) if Path(bundle).is_dir() else load_described(bundle)[1]
+    return recorded_data(description, f"bundle={bundle}")
 
 
 def recorded_data(description: Mapping[str, Any], source: str) -> dict[str, Any]:
@@ -123,19 +117,30 @@ def recorded_data(description: Mapping[str, Any], source: str) -> dict[str, Any]
     return data
 
 
-def chosen_images(config: dict[str, Any]) -> Images:
-    """The split, or `limit` of its images that are balanced over the classes."""
+def chosen_rows(labels: Tensor, name: str, limit: int | None) -> Tensor:
+    """The positions of all images with these labels, or of `limit` of them that are balanced over the classes.
+
+    Raises:
+        UserError: naming how many there are, if they are fewer.
+    """
     import torch
 
-    from xrobust.config.build import build
     from xrobust.data.split import balanced_choice
+
+    if limit is None:
+        return torch.arange(len(labels))
+    if limit > len(labels):
+        raise UserError(f"{name}={limit} are more images than there are: {len(labels)}")
+    return balanced_choice(labels, limit, seed=0)  # whatever the attack's seed
+
+
+def chosen_images(config: dict[str, Any]) -> Images:
+    """The split, or `limit` of its images that are balanced over the classes."""
+    from xrobust.config.build import build
 
     datamodule = build(chosen_data(config), "data")
     loader = datamodule.test_dataloader() if config["split"] == "test" else datamodule.val_dataloader()
-    index = torch.arange(len(loader.labels))
-    if config["limit"] is not None:
-        require_images("limit", config["limit"], len(index))
-        index = balanced_choice(loader.labels, config["limit"], seed=0).sort().values  # whatever the attack's seed
+    index = chosen_rows(loader.labels, "limit", config["limit"]).sort().values
     return Images(loader.images[index], loader.labels[index], index, datamodule.identity(config["split"]))
 
 

@@ -6,7 +6,7 @@ python -m xrobust.diff_roar bundle=runs/2026-01-31_12-00-00/bundle data=block_mn
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xrobust.command import (
     beside,
@@ -15,10 +15,13 @@ from xrobust.command import (
     chosen_data,
     chosen_device,
     chosen_model,
-    require_images,
+    chosen_rows,
     start,
 )
 from xrobust.errors import at_least, require_some
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CONFIG_NAME = "diff_roar"
 
@@ -26,11 +29,8 @@ CONFIG_NAME = "diff_roar"
 def diff_roar(cfg: Any) -> None:
     """Check, load, retrain, report: the job of a composed configuration."""
     # Heavy imports come here, so that `--cfg job` and `--help` answer at once.
-    import torch
-
     from xrobust.config.build import build, build_all, plain, save_yaml
     from xrobust.config.check import check_run
-    from xrobust.data.split import balanced_choice
     from xrobust.explanation.diff_roar import check_values
     from xrobust.explanation.diff_roar import diff_roar as scores_of
     from xrobust.files import replace_file
@@ -53,11 +53,8 @@ def diff_roar(cfg: Any) -> None:
     datamodule = build(data, "data")
     model = chosen_model(config).to(chosen_device(config["device"])).eval()
 
-    def chosen(loader: Any, part: str) -> tuple[torch.Tensor, torch.Tensor]:
-        limit = len(loader.labels) if config[part] is None else config[part]
-        require_images(part, limit, len(loader.labels))
-        whole = config[part] is None
-        rows = torch.arange(limit) if whole else balanced_choice(loader.labels, limit, seed=0)
+    def chosen(loader: Any, part: str) -> tuple[Tensor, Tensor]:
+        rows = chosen_rows(loader.labels, part, config[part])
         return loader.images[rows].cpu(), loader.labels[rows].cpu()
 
     train = chosen(datamodule.train_dataloader(), "train_images")
