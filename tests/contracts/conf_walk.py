@@ -59,6 +59,13 @@ def _composed(overrides: tuple[str, ...], command: str) -> dict[str, Any]:
         return plain(compose(command, [*AT_RUN_TIME.get(command, []), *overrides]))
 
 
+def composed_together(group: str, *overrides: str, command: str = "train") -> dict[str, Any]:
+    """What the files of a group say, by name, of a group of which several can be chosen: composing takes time."""
+    names = choices(group)
+    given = [override for name in names for override in GIVEN.get(f"{group}={name}", [])]
+    return composed(f"{group}=[{','.join(names)}]", *given, *overrides, command=command)[group]
+
+
 def built(group: str, name: str, *overrides: str) -> Any:
     """The object that `<group>=<name>` makes."""
     return build(composed(f"{group}={name}", *WITHOUT_METRICS, *overrides)[group], group)
@@ -66,7 +73,7 @@ def built(group: str, name: str, *overrides: str) -> Any:
 
 def built_attack(name: str) -> Any:
     """The attack of that name, against the first of Linf, L2 and L1 that it is made for."""
-    return _built_for_a_norm("test_attack", f"attack@test_attack={name}")
+    return _built_for_a_norm("attack", f"attack={name}", "certifier=ibp")
 
 
 @cache
@@ -75,12 +82,12 @@ def built_certifier(name: str) -> Any:
     return _built_for_a_norm("certifier", f"certifier={name}")
 
 
-def _built_for_a_norm(key: str, choice: str) -> Any:
+def _built_for_a_norm(key: str, *choice: str) -> Any:
     for norm, eps in (("linf", 0.2), ("l2", 1), ("l1", 4)):
-        config = composed(choice, *WITHOUT_METRICS, f"threat.norm={norm}", f"threat.eps={eps}")
+        config = composed(*choice, f"threat.norm={norm}", f"threat.eps={eps}", command="certify")
         try:
             return build(config[key], key)
         except UserError as error:
             if "threat.norm" not in str(error):
                 raise
-    raise AssertionError(f"{choice} takes none of the norms")
+    raise AssertionError(f"{' '.join(choice)} takes none of the norms")

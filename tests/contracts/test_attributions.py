@@ -6,12 +6,12 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from conf_walk import WITHOUT_METRICS, choices, composed
+from conf_walk import WITHOUT_METRICS, choices, composed_together
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 
 from xrobust.attributions import Attribution
-from xrobust.config.build import build_all
+from xrobust.config.build import build
 from xrobust.errors import UserError
 from xrobust.models import SmallCNN
 from xrobust.randomness import SampleStreams
@@ -54,7 +54,7 @@ def model_for(method: Attribution) -> nn.Module:
 
 
 def built_method(name: str) -> Attribution:
-    return build_all(composed(f"attribution=[{name}]", *WITHOUT_METRICS)["attribution"], "attribution")[name]
+    return build(composed_together("attribution", *WITHOUT_METRICS)[name], f"attribution.{name}")
 
 
 def streams(rows: range) -> SampleStreams:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conf_walk import choices, composed
+from conf_walk import choices, composed_together
 from torch import Tensor
 
 from xrobust.config.build import build
@@ -35,7 +35,7 @@ VIT = {
 
 def built(name: str) -> Format:
     """The format of that name, as the command makes it."""
-    return build(composed(f"formats=[{name}]", command="export")["formats"][name], name)
+    return build(composed_together("formats", command="export")[name], name)
 
 
 @pytest.fixture(scope="module")

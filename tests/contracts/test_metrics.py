@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conf_walk import choices, composed
+from conf_walk import choices, composed_together
 from torch import Tensor, nn
 
 from xrobust.attacks import PGD, TopKAttack
 from xrobust.attributions import Gradient
-from xrobust.config.build import build_all
+from xrobust.config.build import build
 from xrobust.errors import UserError
 from xrobust.metrics import ExplanationMetric, Probe
 from xrobust.threat import ThreatModel
@@ -21,7 +21,7 @@ THREAT = ThreatModel("linf", "0.1")
 
 
 def built_metric(name: str) -> ExplanationMetric:
-    return build_all(composed(f"metrics=[{name}]", "metrics@card_metrics=[]")["metrics"], "metrics")[name]
+    return build(composed_together("metrics", "metrics@card_metrics=[]")[name], f"metrics.{name}")
 
 
 def probe(model: nn.Module, x: Tensor, y: Tensor, rows: slice) -> Probe:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conf_walk import GIVEN, choices, composed
+from conf_walk import WITHOUT_METRICS, choices, composed_together
 from torch import Tensor, nn
 
-from xrobust.config.build import build_all
+from xrobust.config.build import build
 from xrobust.export.bundle import save_bundle
 from xrobust.models import SmallCNN
 from xrobust.randomness import SampleStreams
@@ -45,16 +44,10 @@ def batch(digits: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     return digits[0][:5].double(), digits[1][:5]
 
 
-@cache
-def every_configuration() -> dict[str, Any]:
-    """What the files in conf/regularizers say, by name."""
-    given = [override for name in NAMES for override in GIVEN.get(f"regularizers={name}", [])]
-    return composed(f"regularizers=[{','.join(NAMES)}]", "data=digits", "threat.eps=0.1", *given)["regularizers"]
-
-
 def built_regularizer(name: str) -> Regularizer:
     """The regulariser of that name, its searches cut short."""
-    regularizer = build_all({name: every_configuration()[name]}, "regularizers")[name]
+    config = composed_together("regularizers", "data=digits", "threat.eps=0.1", *WITHOUT_METRICS)[name]
+    regularizer = build(config, f"regularizers.{name}")
     short: Mapping[str, Any] = {"steps": 2} if "steps" in {field.name for field in fields(regularizer)} else {}
     return replace(regularizer, **short)
 
