@@ -35,8 +35,9 @@ def train(cfg: DictConfig) -> float | None:
     from xrobust.defenses.regularization import Regularization
     from xrobust.errors import within
     from xrobust.evaluate import checked, run_evaluation
-    from xrobust.export.bundle import read_config, save_bundle
+    from xrobust.export.bundle import save_bundle
     from xrobust.export.card import data_name
+    from xrobust.export.loading import read_config
     from xrobust.report import print_summary, read_run, write_report
 
     config = plain(cfg)

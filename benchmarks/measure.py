@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from xrobust.config.build import build
 from xrobust.data.split import balanced_choice
-from xrobust.export.bundle import load, read_config
+from xrobust.export.loading import load, read_config
 from xrobust.threat import ThreatModel
 
 

@@ -16,8 +16,8 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from xrobust.errors import one_of
-from xrobust.export.bundle import read_config
 from xrobust.export.explanation_table import card_columns, card_rows
+from xrobust.export.loading import read_config
 from xrobust.export.result import RESULT_COLUMNS, result_cells
 from xrobust.report import Run
 

@@ -90,7 +90,7 @@ def chosen_data(config: dict[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: if there is neither.
     """
-    from xrobust.export.bundle import load_described, read_config
+    from xrobust.export.loading import load_described, read_config
 
     bundle = config["bundle"]
     if config["data"] is not None:
@@ -147,7 +147,7 @@ def chosen_images(config: dict[str, Any]) -> Images:
 def chosen_model(config: dict[str, Any]) -> nn.Module:
     """The network of the bundle, or the model with its weights."""
     from xrobust.config.build import build
-    from xrobust.export.bundle import load
+    from xrobust.export.loading import load
     from xrobust.export.weights import load_weights
 
     if config["bundle"] is not None:

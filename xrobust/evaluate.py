@@ -47,7 +47,7 @@ def checked(configs: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
     from xrobust.config.build import build, build_all
     from xrobust.config.check import check_run
     from xrobust.evaluation import Ladder
-    from xrobust.export.bundle import load_described
+    from xrobust.export.loading import load_described
 
     for config in configs:
         check_run(config)
@@ -75,7 +75,8 @@ def run_evaluation(configs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     from xrobust.config.build import build, build_all, save_yaml
     from xrobust.evaluation.masking import check_evaluation
     from xrobust.evaluation.output import write_outputs
-    from xrobust.export.bundle import add_results, load
+    from xrobust.export.bundle import add_results
+    from xrobust.export.loading import load
     from xrobust.report.evaluation import print_evaluation
     from xrobust.report.progress import EvaluationProgress, busy
 

@@ -38,7 +38,8 @@ def explain(cfg: Any) -> None:
     from xrobust.config.check import check_run
     from xrobust.explanation import answer, check_needs, out_of_reach
     from xrobust.explanation.output import write_outputs
-    from xrobust.export.bundle import add_explanation_card, read_config
+    from xrobust.export.bundle import add_explanation_card
+    from xrobust.export.loading import read_config
     from xrobust.report.explanations import print_explanations
     from xrobust.report.progress import busy
 

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from xrobust.config.build import build
 from xrobust.errors import UserError
-from xrobust.export.bundle import load_described, save_bundle
+from xrobust.export.bundle import save_bundle
 from xrobust.export.exporting import export
 from xrobust.export.finished import FinishedModel
 from xrobust.export.formats import Format
+from xrobust.export.loading import load_described
 from xrobust.export.verify import TOLERANCE
 from xrobust.models import TimmModel
 

@@ -11,7 +11,8 @@ from command import in_process
 from torch import nn
 
 from xrobust import certify as command
-from xrobust.export.bundle import read_config, save_bundle
+from xrobust.export.bundle import save_bundle
+from xrobust.export.loading import read_config
 from xrobust.models import SmallCNN
 
 ARCHITECTURE = {"_target_": "xrobust.models.SmallCNN", "num_classes": 10, "in_channels": 1, "image_size": 8}

@@ -15,7 +15,8 @@ from torch import nn
 
 from xrobust import evaluate as command
 from xrobust.data import Digits
-from xrobust.export.bundle import read_config, save_bundle
+from xrobust.export.bundle import save_bundle
+from xrobust.export.loading import read_config
 from xrobust.models import SmallCNN
 
 ARCHITECTURE = {"num_classes": 10, "in_channels": 1, "image_size": 8}

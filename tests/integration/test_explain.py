@@ -11,7 +11,8 @@ from command import in_process
 from torch import nn
 
 from xrobust import explain as command
-from xrobust.export.bundle import read_config, save_bundle
+from xrobust.export.bundle import save_bundle
+from xrobust.export.loading import read_config
 
 ARCHITECTURE = {"_target_": "xrobust.models.SmallCNN", "num_classes": 10, "in_channels": 1, "image_size": 8}
 QUICK = ["data=digits", "threat=linf_0_1", "images=20", "part_size=12", "panel_images=3", "attack.steps=3"]

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 import xrobust
 from xrobust.export import __main__ as command
-from xrobust.export.bundle import read_config, save_bundle
+from xrobust.export.bundle import save_bundle
+from xrobust.export.loading import read_config
 from xrobust.models import TimmModel
 
 pytest.importorskip("timm")

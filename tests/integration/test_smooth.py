@@ -12,7 +12,8 @@ from command import in_process, kill
 from torch import nn
 
 from xrobust import smooth as command
-from xrobust.export.bundle import read_config, save_bundle
+from xrobust.export.bundle import save_bundle
+from xrobust.export.loading import read_config
 
 ARCHITECTURE = {"_target_": "xrobust.models.SmallCNN", "num_classes": 10, "in_channels": 1, "image_size": 8}
 QUICK = ["bundle=run/bundle", "data=digits", "sigma=0.25", "n=400", "limit=20"]

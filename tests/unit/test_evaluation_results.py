@@ -18,7 +18,8 @@ from xrobust.errors import UserError
 from xrobust.evaluation import Evaluation, Ladder, accuracies, evaluate
 from xrobust.evaluation.masking import Check, Finding, ProbabilityOutputs, RandomOutputs, check_evaluation
 from xrobust.evaluation.output import write_outputs
-from xrobust.export.bundle import add_results, read_config, save_bundle
+from xrobust.export.bundle import add_results, save_bundle
+from xrobust.export.loading import read_config
 from xrobust.export.weights import load_weights
 from xrobust.models import SmallCNN
 from xrobust.models.wrapped import WrappedModel

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 import xrobust
 from xrobust.errors import UserError
-from xrobust.export.bundle import add_results, load_described, read_config, save_bundle
+from xrobust.export.bundle import add_results, save_bundle
 from xrobust.export.exporting import export
 from xrobust.export.finished import FinishedModel, find_model
 from xrobust.export.formats import Format, Hub, Onnx, Pt2, Safetensors, Timm
 from xrobust.export.formats.base import Function
+from xrobust.export.loading import load_described, read_config
 from xrobust.export.result import AccuracyResult
 from xrobust.export.verify import agreement
 from xrobust.models import SLLCNN, ResNet

@@ -11,8 +11,8 @@ from typing import Any
 from xrobust.comparison.run import Measurement, Run, below
 from xrobust.config.check import resolve_target
 from xrobust.errors import UserError
-from xrobust.export.bundle import read_config
 from xrobust.export.card import data_name
+from xrobust.export.loading import read_config
 from xrobust.export.result import warnings_in
 from xrobust.report.history import Row, read_history, trajectory
 

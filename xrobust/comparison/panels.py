@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from xrobust.attributions import Gradient
 from xrobust.comparison.run import Run
-from xrobust.export.bundle import load, read_config
+from xrobust.export.loading import load, read_config
 from xrobust.report.panel import load_panels
 
 SAME_IMAGES = ("_target_", "dataset", "image_size", "channels", "class_names", "num_classes")

@@ -13,7 +13,7 @@ from xrobust.defenses.base import Loss
 from xrobust.defenses.batch_norm import frozen_statistics
 from xrobust.defenses.trades import TRADES
 from xrobust.errors import UserError, at_least
-from xrobust.export.bundle import load
+from xrobust.export.loading import load
 from xrobust.frame import logits_of
 
 

@@ -20,8 +20,8 @@ def export(cfg: Any) -> None:
     from xrobust.config.build import build, build_all, plain
     from xrobust.config.check import check_run
     from xrobust.export import exporting
-    from xrobust.export.bundle import load_described
     from xrobust.export.finished import FinishedModel, find_model, named
+    from xrobust.export.loading import load_described
     from xrobust.report.export import print_export
     from xrobust.report.progress import busy
 

@@ -14,9 +14,9 @@ import torch
 
 import xrobust
 from xrobust.errors import UserError
-from xrobust.export.bundle import file_sha256
 from xrobust.export.finished import FinishedModel
 from xrobust.export.formats.base import Format
+from xrobust.export.loading import file_sha256
 from xrobust.export.verify import agreement
 from xrobust.files import replace_file
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from xrobust.errors import UserError
-from xrobust.export.bundle import file_sha256
+from xrobust.export.loading import file_sha256
 
 PLACES = ("", "bundle", "checkpoints/best.ckpt")  # where the model is, from the path that a user names
 

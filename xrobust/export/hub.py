@@ -8,7 +8,7 @@ from typing import Any
 from huggingface_hub import ModelHubMixin, snapshot_download
 from torch import nn
 
-from xrobust.export.bundle import load
+from xrobust.export.loading import load
 
 
 class HubModel(ModelHubMixin):

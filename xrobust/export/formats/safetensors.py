@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from xrobust.export.bundle import load, write_bundle
+from xrobust.export.bundle import write_bundle
 from xrobust.export.finished import FinishedModel
 from xrobust.export.formats.base import Format, Function
+from xrobust.export.loading import load
 
 
 @dataclass(frozen=True, kw_only=True)
