@@ -66,7 +66,7 @@ def train(cfg: DictConfig) -> float | None:
     require_fit(model, datamodule)
     with isolate_rng():  # whatever loading draws, the run's random numbers are the same
         datamodule.setup()
-    facts = {"name": data_name({"training": config}), **datamodule.summary(), "sha256": datamodule.version()}
+    facts = {"name": data_name(config), **datamodule.summary(), "sha256": datamodule.version()}
     checkpoint = open_run_folder(config)
 
     try:

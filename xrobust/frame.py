@@ -86,3 +86,8 @@ def logits_of(model: nn.Module, x: Tensor) -> Tensor:
 def predictions(logits: Tensor) -> Tensor:
     """The classes argmax_k z_k, (N, K) → (N,); −1, which no label is, where a logit is not a number."""
     return logits.argmax(1).masked_fill(logits.isnan().any(1), -1)
+
+
+def hard_labels(y: Tensor) -> Tensor:
+    """The most probable class of each image: (N,) int64 or (N, K) float → (N,) int64."""
+    return y.argmax(1) if y.is_floating_point() else y

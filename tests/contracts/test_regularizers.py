@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from xrobust.config.build import build
 from xrobust.export.bundle import save_bundle
+from xrobust.frame import hard_labels
 from xrobust.models import SmallCNN
 from xrobust.randomness import SampleStreams
 from xrobust.regularizers import Regularizer
-from xrobust.regularizers.base import hard_labels, trained_weights
+from xrobust.regularizers.base import trained_weights
 
 NAMES = choices("regularizers")
 ARCHITECTURE = {"_target_": "xrobust.models.SmallCNN", "num_classes": 10, "in_channels": 1, "image_size": 8}

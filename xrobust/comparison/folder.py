@@ -108,7 +108,7 @@ def validation_accuracies(values: Mapping[str, float], config: Mapping[str, Any]
         protocol: dict[str, Any] = {
             "source": source,
             "split": "validation",
-            "data": data_name({"training": config}),
+            "data": data_name(config),
             "seed": config.get("seed"),
         }
         if name in methods:
@@ -143,7 +143,7 @@ def _in_history(
     protocol = {
         "source": "explanation metrics of metrics.csv at the selected epoch",
         "split": "validation",
-        "data": data_name({"training": config}),
+        "data": data_name(config),
         "attack": attack_line(settings.get("attack")),
         "seed": settings.get("seed"),
     }

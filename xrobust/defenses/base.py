@@ -15,9 +15,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import MeanMetric
 
 from xrobust.attacks import Attack
-from xrobust.defenses.soft_labels import check_soft_labels, hard_labels
+from xrobust.defenses.soft_labels import check_soft_labels
 from xrobust.export.result import AccuracyResult
-from xrobust.frame import predictions
+from xrobust.frame import hard_labels, predictions
 from xrobust.metrics.accuracy import Accuracy
 from xrobust.randomness import mix
 

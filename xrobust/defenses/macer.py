@@ -11,8 +11,8 @@ from torch import Tensor
 from xrobust.defenses.adversarial import check_share
 from xrobust.defenses.base import Loss
 from xrobust.defenses.smoothed import SmoothedTraining
-from xrobust.defenses.soft_labels import hard_labels
 from xrobust.errors import at_least
+from xrobust.frame import hard_labels
 from xrobust.smoothing import mean_log_probability
 
 

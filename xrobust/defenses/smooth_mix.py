@@ -13,8 +13,8 @@ from xrobust.defenses.adversarial import check_share
 from xrobust.defenses.base import Loss, mean_cross_entropy
 from xrobust.defenses.objectives import kl_divergence
 from xrobust.defenses.smoothed import SmoothedTraining, copied
-from xrobust.defenses.soft_labels import hard_labels
 from xrobust.errors import UserError, at_least
+from xrobust.frame import hard_labels
 from xrobust.randomness import uniform_like
 from xrobust.smoothing import UnderNoise, mean_log_probability
 from xrobust.threat import ThreatModel, exact_fraction, per_sample

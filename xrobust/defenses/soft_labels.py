@@ -17,11 +17,6 @@ if TYPE_CHECKING:
 TOLERANCE = 1e-3  # float32 rounds the two kinds of cross-entropy differently
 
 
-def hard_labels(y: Tensor) -> Tensor:
-    """The most probable class of each sample: (N,) int64 or (N, K) float → (N,) int64."""
-    return y.argmax(1) if y.is_floating_point() else y
-
-
 def check_soft_labels(defense: RobustClassifier, x: Tensor, classes: int) -> None:
     """Refuse class probabilities as labels unless the method and its attack take them.
 

@@ -58,9 +58,9 @@ def title(config: Mapping[str, Any]) -> str:
     return f"{_class_of(config['architecture'])}, {_method(config)}"
 
 
-def data_name(config: Mapping[str, Any]) -> str | None:
-    """The data set of the training, if it is recorded: "CIFAR10", "Digits"."""
-    data = config["training"].get("data")
+def data_name(training: Mapping[str, Any]) -> str | None:
+    """The data set in the configuration of a run, if it is recorded: "CIFAR10", "Digits"."""
+    data = training.get("data")
     return (data.get("dataset") or _class_of(data)) if isinstance(data, Mapping) else None
 
 
@@ -79,7 +79,7 @@ def _training(config: Mapping[str, Any]) -> str:
     training = config["training"]
     attack = (training.get("defense") or {}).get("attack")  # a run has `train_attack`, whether it is used or not
     known = {
-        "data": data_name(config),
+        "data": data_name(config["training"]),
         "data version": (config.get("data") or {}).get("sha256"),
         "attack in training": _class_of(attack) if attack else None,
         "optimiser": _class_of(training["optim"].get("optimizer")) if training.get("optim") else None,

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xrobust.frame import logits_of
+from xrobust.frame import hard_labels, logits_of
 from xrobust.randomness import Generator
-from xrobust.regularizers.base import Regularizer, hard_labels
+from xrobust.regularizers.base import Regularizer
 from xrobust.regularizers.gradients import cosine, leaf, logit_of
 
 

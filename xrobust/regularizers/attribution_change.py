@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from xrobust.attacks.softplus import smoothed
 from xrobust.attributions import Attribution, IntegratedGradients
 from xrobust.errors import UserError, one_of
+from xrobust.frame import hard_labels
 from xrobust.randomness import Generator, SampleStreams, uniform_like
 from xrobust.regularizers.ball import WorstCase
-from xrobust.regularizers.base import hard_labels
 from xrobust.regularizers.gradients import cosine
 
 

@@ -145,8 +145,3 @@ class Regularizer(ABC):
 def trained_weights(model: nn.Module) -> list[nn.Parameter]:
     """The parameters that are differentiated."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
-
-
-def hard_labels(y: Tensor) -> Tensor:
-    """The most probable class of each image: (N,) int64 or (N, K) float → (N,) int64."""
-    return y.argmax(1) if y.is_floating_point() else y

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from xrobust.errors import one_of
-from xrobust.frame import logits_of
+from xrobust.frame import hard_labels, logits_of
 from xrobust.randomness import Generator
-from xrobust.regularizers.base import Regularizer, hard_labels
+from xrobust.regularizers.base import Regularizer
 from xrobust.regularizers.gradients import cosine, leaf, logit_of
 
 TargetMap = Callable[[Tensor, Tensor], Tensor]

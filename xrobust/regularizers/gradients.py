@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from xrobust.attributions import scores
 from xrobust.attributions.base import Score
 from xrobust.errors import one_of
-from xrobust.frame import logits_of
-from xrobust.regularizers.base import hard_labels
+from xrobust.frame import hard_labels, logits_of
 
 
 def loss_of(y: Tensor) -> Score:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from xrobust.attributions import Attribution, Gradient
+from xrobust.frame import hard_labels
 from xrobust.randomness import Generator
 from xrobust.regularizers.attribution_change import check_differentiable
-from xrobust.regularizers.base import Regularizer, hard_labels
+from xrobust.regularizers.base import Regularizer
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -64,7 +64,7 @@ class Hub(Format):
     def _result(row: Mapping[str, Any], description: Mapping[str, Any]) -> Any:
         from huggingface_hub import EvalResult
 
-        data = data_name(description) or "unknown"
+        data = data_name(description["training"]) or "unknown"
         return EvalResult(
             task_type="image-classification",
             dataset_type=data.lower(),
