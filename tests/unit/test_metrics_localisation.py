@@ -245,8 +245,8 @@ class TestGridPG:
         ("side", "pool", "message"),
         [
             (2, None, "the probe has no pool"),
-            (3, 8, "GridPG.side=3 needs images of 9 classes, the probe's pool has 8"),
-            (3, 10, r"GridPG.side=3 is too large for images of \(2, 2\) pixels"),
+            (3, 8, "GridPG.side=3 needs images of 9 classes, of which the probe's pool has 8"),
+            (3, 10, "GridPG.side=3 needs images of 3 × 3 pixels or more instead of 2 × 2"),
         ],
     )
     def test_a_mosaic_that_cannot_be_made_is_refused(self, side: int, pool: int | None, message: str):
@@ -254,6 +254,8 @@ class TestGridPG:
         probe = make_probe(x, Finder(), y, pool=None if pool is None else (x[:pool], y[:pool]))
         with pytest.raises(UserError, match=message):
             GridPG(side).per_sample(probe)
+        assert (GridPG(side).lacks(probe) is None) == (pool is None)  # which `needs` says
+        assert GridPG().lacks(make_probe(x, Finder(), y, pool=(x, y))) is None
 
     def test_a_mosaic_has_at_least_two_tiles_in_a_row(self):
         with pytest.raises(UserError, match=r"GridPG.side must be .* at least 2, got 1"):

@@ -389,6 +389,9 @@ class TestRelativeStability:
         model = nn.Sequential(nn.Conv2d(1, 4, 8), nn.Flatten())
         with pytest.raises(UserError, match=r"calls an nn\.Linear"):
             RelativeRepresentationStability().per_sample(make_probe(model, digits[0][:2]))
+        lacking, there = (make_probe(network, digits[0][:2]) for network in (model, digits_model))
+        assert RelativeRepresentationStability().lacks(lacking) == "a model that calls an nn.Linear"
+        assert RelativeRepresentationStability().lacks(there) is None
         with pytest.raises(RuntimeError, match="shape"):
             representation(digits_model, torch.zeros(1, 1, 5, 5), 256)
         representation(digits_model, digits[0][:2], 256)

@@ -69,6 +69,15 @@ class GridPG(ExplanationMetric):
         at_least("GridPG", 2, side=side)
         self.side, self.signed = side, signed
 
+    def lacks(self, probe: Probe) -> str | None:
+        classes = self.side**2 if probe.pool is None else len(probe.pool[1].unique())
+        if classes < self.side**2:
+            return f"images of {self.side**2} classes, of which the probe's pool has {classes}"
+        height, width = probe.x.shape[-2:]
+        if min(height, width) < self.side:
+            return f"images of {self.side} × {self.side} pixels or more instead of {height} × {width}"
+        return super().lacks(probe)
+
     def per_sample(self, probe: Probe) -> Tensor:
         images, labels = self._pool(probe)
         place, partners = draw_company(probe.y, labels, self.side**2 - 1, probe.streams("mosaic"))
@@ -78,10 +87,8 @@ class GridPG(ExplanationMetric):
     def _pool(self, probe: Probe) -> tuple[Tensor, Tensor]:
         if probe.pool is None:
             raise UserError("GridPG makes mosaics of several images, but the probe has no pool to draw them from")
+        missing = self.lacks(probe)
+        if missing:
+            raise UserError(f"GridPG.side={self.side} needs {missing}")
         images, labels = (part.to(probe.x.device) for part in probe.pool)
-        classes, tiles = len(labels.unique()), self.side**2
-        if classes < tiles:
-            raise UserError(f"GridPG.side={self.side} needs images of {tiles} classes, the probe's pool has {classes}")
-        if min(probe.x.shape[-2:]) < self.side:
-            raise UserError(f"GridPG.side={self.side} is too large for images of {tuple(probe.x.shape[-2:])} pixels")
         return images.to(probe.x.dtype), labels

@@ -12,6 +12,8 @@ from xrobust.frame import logits_of, untouched
 from xrobust.metrics.probe import Probe
 from xrobust.metrics.relative_stability import RelativeStability, relative_change
 
+NEED = "a model that calls an nn.Linear"
+
 
 class RelativeRepresentationStability(RelativeStability):
     """RRS: the relative change of the map over that of the penultimate representation (Agarwal et al. 2022).
@@ -24,6 +26,13 @@ class RelativeRepresentationStability(RelativeStability):
     Raises (when measured):
         UserError: if the model calls no `nn.Linear`.
     """
+
+    def lacks(self, probe: Probe) -> str | None:
+        try:
+            representation(probe.model, probe.x[:1], 1)
+        except UserError:
+            return NEED
+        return super().lacks(probe)
 
     def cause(self, probe: Probe, points: Tensor, logits: Tensor) -> Tensor:
         if "representation" not in probe.shared:
@@ -47,7 +56,7 @@ def representation(model: nn.Module, points: Tensor, batch_size: int) -> Tensor:
             for part in points.split(batch_size):
                 logits_of(model, part)
                 if not inputs:
-                    raise UserError("RelativeRepresentationStability needs a model that calls an nn.Linear")
+                    raise UserError(f"RelativeRepresentationStability needs {NEED}")
                 parts.append(inputs.pop())
     finally:
         for hook in hooks:
