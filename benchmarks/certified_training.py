@@ -2,9 +2,9 @@
 
     python benchmarks/certified_training.py --width 0.5 --output runs/benchmark_certified_training
 
-The model is CNN7 on 28 × 28 images, with the methods as `conf/defense` has them at the full radius; TAPS attacks in the
-latent box there. CROWN-IBP is measured half way, too, where its backward pass counts (β = 0.5). All take turns in one
-process; time is the processor's, the least of the rounds.
+The model is CNN7 (or `--model dm_small`) on 28 × 28 images, with the methods as `conf/defense` has them at the full
+radius; TAPS attacks in the latent box there. CROWN-IBP is measured half way, too, where its backward pass counts
+(β = 0.5). All take turns in one process; time is the processor's, the least of the rounds.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ def adam(parameters: Any) -> torch.optim.Optimizer:
     return torch.optim.Adam(parameters, lr=5e-4)
 
 
-def built(name: str, width: float, *overrides: str) -> RobustClassifier:
-    """The method of that name on a fresh CNN7."""
+def built(name: str, network: Sequence[str], *overrides: str) -> RobustClassifier:
+    """The method of that name on a fresh network, which overrides choose."""
     without = ["metrics=[]", "metrics@card_metrics=[]", "callbacks=[]", "run_dir=runs/none", "hydra.run.dir=runs/none"]
-    given = [f"defense={name}", "model=cnn7", f"model.width={width}", "threat=linf_0_1"]
+    given = [f"defense={name}", *network, "threat=linf_0_1"]
     config = plain(compose("train", [*without, *given, *overrides]))
     torch.manual_seed(0)
     model = build(config["model"], "model")
@@ -59,7 +59,8 @@ def step_of(defense: RobustClassifier, x: Tensor, y: Tensor) -> Step:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--width", type=float, default=1.0, help="a factor of CNN7's widths")
+    parser.add_argument("--model", default="cnn7", help="cnn7, dm_small, dm_medium or dm_large")
+    parser.add_argument("--width", type=float, default=1.0, help="a factor of its widths")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--only", nargs="*", default=METHODS, help="names in conf/defense")
@@ -69,12 +70,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     register()
     arrays = MNIST5k(num_classes=10, channels=1, image_size=28).load()
     x, y = arrays.x_train[: given.batch].float() / 255, arrays.y_train[: given.batch]
+    network = [f"model={given.model}", f"model.width={given.width}"]
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        defenses = {"standard": built("standard", given.width)}
+        defenses = {"standard": built("standard", network)}
         for name in given.only:
-            defenses[name] = built(name, given.width)
+            defenses[name] = built(name, network)
             if name == "crown_ibp":
-                defenses["crown_ibp, β = 0.5"] = built(name, given.width, "defense.beta=0.5")
+                defenses["crown_ibp, β = 0.5"] = built(name, network, "defense.beta=0.5")
     seconds = least_seconds({name: step_of(defense, x, y) for name, defense in defenses.items()}, given.rounds)
     rows: list[Row] = [
         {"method": name, "seconds": each, "multiple of standard": each / seconds["standard"]}
@@ -82,7 +84,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ]
     show("A step of certified training", rows)
     if given.output:
-        context = {"width": given.width, "batch": given.batch, "rounds": given.rounds, "torch": torch.__version__}
+        context = {
+            "model": given.model,
+            "width": given.width,
+            "batch": given.batch,
+            "rounds": given.rounds,
+            "torch": torch.__version__,
+        }
         save(given.output, "certified_training", rows, context)
 
 
