@@ -24,6 +24,7 @@ Value = tuple[float, float]  # the mean over the images, and its standard error
 ARROWS = {True: "↑", False: "↓"}
 MARKERS = "osD^vPX*"
 COLUMNS = 5
+LOGARITHMIC = 30  # the ratio of values from which an axis is
 
 
 def read(folder: Path) -> dict[str, Value]:
@@ -68,6 +69,9 @@ def draw(groups: Mapping[str, Sequence[Mapping[str, Value]]]) -> Figure:
             shifts = [place + 0.12 * (i - (len(models) - 1) / 2) for i in range(len(models))]
             values, errors = zip(*(one[key] for one in models), strict=True)
             axes.errorbar(shifts, values, errors, fmt=MARKERS[place % len(MARKERS)], markersize=4, capsize=2)
+        means = [one[key][0] for models in groups.values() for one in models]
+        if min(means) > 0 and max(means) > LOGARITHMIC * min(means):
+            axes.set_yscale("log")
         axes.set_xticks(range(len(groups)), list(groups), fontsize=7, rotation=20)
         axes.set_xlim(-0.6, len(groups) - 0.4)
         axes.tick_params(axis="y", labelsize=7)
