@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import csv
-import logging
 import re
-import runpy
 import shlex
 import shutil
-import sys
-import warnings
 from pathlib import Path
 
 import pytest
-from command import ROOT
+from command import ROOT, here
 from torch import nn
 
 TRAIN = [
@@ -56,23 +52,12 @@ def lines(document: str) -> list[str]:
 
 
 def run(line: str, *further: str) -> None:
-    """`python train.py …` or `python -m xrobust.… …` in this process, which spares the seconds that imports take."""
+    """A line of a document, made short."""
     python, *words = shlex.split(line)
     assert python == "python", line
     words = words[1:] if words[0] == "-m" else words
     name, *overrides = words
-    with pytest.MonkeyPatch.context() as monkeypatch, warnings.catch_warnings():
-        warnings.simplefilter("default")  # as on a terminal
-        monkeypatch.setattr(sys, "argv", [name, *overrides, *SHORT[name], *further])
-        try:
-            if name.endswith(".py"):
-                runpy.run_path(str(ROOT / name), run_name="__main__")
-            else:
-                for module in (name, f"{name}.__main__"):  # as if nothing had imported it
-                    monkeypatch.delitem(sys.modules, module, raising=False)
-                runpy.run_module(name, run_name="__main__")
-        finally:
-            logging.disable(logging.NOTSET)
+    here(name, *overrides, *SHORT[name], *further)
 
 
 @pytest.fixture(scope="module")
