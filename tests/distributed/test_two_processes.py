@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +46,11 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> Reports:
     helper, target = SmallCNN(**ARCHITECTURE), {"_target_": "xrobust.models.SmallCNN", **ARCHITECTURE}
     save_bundle(folder / "bundle", helper, target, class_names=names, training={"threat": None})
     (folder / "methods.json").write_text(json.dumps({name: configuration(name) for name in NAMES}))
-    run([sys.executable, str(WORKER), str(folder), "1", *EXACT])
+    with pytest.MonkeyPatch.context() as monkeypatch, warnings.catch_warnings():  # alone, in this very process
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(sys, "path", [*sys.path])
+        monkeypatch.setattr(sys, "argv", [str(WORKER), str(folder), "1", *EXACT])
+        runpy.run_path(str(WORKER), run_name="__main__")
     run([*TWO, str(WORKER), str(folder), "2"])
     return {file.stem: json.loads(file.read_text()) for file in folder.glob("rank_*.json")}
 
