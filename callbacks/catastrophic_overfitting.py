@@ -11,7 +11,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from callbacks.fixed_images import fixed_accuracy
 from xrobust.attacks import Attack
 from xrobust.defenses import RobustClassifier
-from xrobust.errors import UserError, at_least, one_of
+from xrobust.errors import UserError, at_least, at_most, one_of
 
 ACTIONS = ("warn", "stop", "switch")
 PLACE = "catastrophic_overfitting"
@@ -54,9 +54,7 @@ class CatastrophicOverfitting(pl.Callback):
         if action == "switch" and switch_to is None:
             raise UserError(f"{PLACE}.switch_to must be an attack, since {PLACE}.action is 'switch'")
         at_least(PLACE, 0.0, max_gap=max_gap, min_kept=min_kept)
-        for name, share in (("max_gap", max_gap), ("min_kept", min_kept)):
-            if share > 1:
-                raise UserError(f"{PLACE}.{name} must be at most 1, got {share!r}")
+        at_most(PLACE, 1, max_gap=max_gap, min_kept=min_kept)
         at_least(PLACE, 1, images=images)
         self.single_step = single_step
         self.multi_step = multi_step

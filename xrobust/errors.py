@@ -51,6 +51,17 @@ def require_some(**lists: Collection[object]) -> None:
             raise UserError(f"{name}=[] is empty: it must name at least one")
 
 
+def at_most(place: str, maximum: float, **values: float) -> None:
+    """Refuse the first of the values that is above the maximum.
+
+    Raises:
+        UserError: naming `<place>.<name>`, the value and the maximum.
+    """
+    for name, value in values.items():
+        if value > maximum:
+            raise UserError(f"{place}.{name} must be at most {maximum:g}, got {value!r}")
+
+
 def at_least(place: str, minimum: float, **values: object) -> None:
     """Refuse the first of the values that is below the minimum.
 

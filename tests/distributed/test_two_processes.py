@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import runpy
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from command import here
 from conf_walk import GIVEN, WITHOUT_METRICS, choices, composed
 
 from xrobust.export.bundle import save_bundle
@@ -46,11 +45,10 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> Reports:
     helper, target = SmallCNN(**ARCHITECTURE), {"_target_": "xrobust.models.SmallCNN", **ARCHITECTURE}
     save_bundle(folder / "bundle", helper, target, class_names=names, training={"threat": None})
     (folder / "methods.json").write_text(json.dumps({name: configuration(name) for name in NAMES}))
-    with pytest.MonkeyPatch.context() as monkeypatch, warnings.catch_warnings():  # alone, in this very process
+    with pytest.MonkeyPatch.context() as monkeypatch:  # alone, in this very process
         monkeypatch.chdir(folder)
         monkeypatch.setattr(sys, "path", [*sys.path])
-        monkeypatch.setattr(sys, "argv", [str(WORKER), str(folder), "1", *EXACT])
-        runpy.run_path(str(WORKER), run_name="__main__")
+        here(str(WORKER), str(folder), "1", *EXACT)
     run([*TWO, str(WORKER), str(folder), "2"])
     return {file.stem: json.loads(file.read_text()) for file in folder.glob("rank_*.json")}
 
@@ -105,7 +103,7 @@ def test_a_run_over_two_processes_has_one_folder(tmp_path: Path) -> None:
 
 def test_each_run_of_a_multirun_has_one_folder_and_processes_of_its_own(tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "train.py"), "-m", "trainer=ddp_cpu", "data=digits", "trainer.max_epochs=1"]
-    few = ["metrics=[]", "metrics@card_metrics=[]", "callbacks=[best_checkpoint,history]", "logger=csv"]
+    few = [*WITHOUT_METRICS, "callbacks=[best_checkpoint,history]", "logger=csv"]
     run([*command, *few, "defense=standard", "seed=0,1"], cwd=tmp_path)
     (multirun,) = (tmp_path / "runs/multirun").iterdir()
     for folder in (multirun / "0", multirun / "1"):

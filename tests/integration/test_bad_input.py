@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command import ROOT, refusal, train
+from conf_walk import WITHOUT_METRICS
 
 import xrobust
 from xrobust.data import Digits
@@ -17,7 +18,6 @@ from xrobust.errors import UserError
 from xrobust.export.bundle import save_bundle
 from xrobust.models import SmallCNN
 
-WITHOUT_METRICS = ["metrics=[]", "metrics@card_metrics=[]"]  # half of what is composed
 ARRAYS = ["data=arrays", "data.num_classes=3", "data.channels=1", "data.image_size=8", "data.path=images.npz"]
 
 

@@ -17,7 +17,7 @@ from xrobust.data.loader import EvaluationLoader, TrainingLoader, to_unit
 from xrobust.data.mix import Mix
 from xrobust.data.split import balanced_choice, stratified_split
 from xrobust.digest import sha256
-from xrobust.errors import UserError, at_least
+from xrobust.errors import UserError, at_least, at_most
 
 
 @dataclass(kw_only=True, eq=False)
@@ -99,8 +99,7 @@ class ImageDataModule(pl.LightningDataModule):
             if pixels >= self.image_size:
                 raise UserError(f"data.{name}={pixels} must be below data.image_size={self.image_size}")
         at_least("data", 0.0, extra_fraction=self.extra_fraction)
-        if self.extra_fraction > 1:
-            raise UserError(f"data.extra_fraction must be at most 1, got {self.extra_fraction}")
+        at_most("data", 1, extra_fraction=self.extra_fraction)
 
     @abstractmethod
     def load(self) -> Arrays:

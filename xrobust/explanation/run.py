@@ -11,6 +11,7 @@ from xrobust.explanation.measurement import Measurement
 from xrobust.explanation.methods import method_facts
 from xrobust.explanation.references import reference_measurements
 from xrobust.explanation.suite import Watch, measure, out_of_reach
+from xrobust.export.result import images_protocol
 from xrobust.metrics import ExplanationMetric, Probe
 
 
@@ -49,8 +50,7 @@ def answer(
     attacks = {"attack": first.attack, "attack on the map": first.map_attack}
     protocol = {
         "images": sum(map(len, probes)),
-        "split": split,
-        **({"data": data} if data else {}),
+        **images_protocol(split, data),
         "threat model": str(first.threat),
         **{name: attack.describe()["summary"] for name, attack in attacks.items() if attack is not None},
         "seed": first.seed,
