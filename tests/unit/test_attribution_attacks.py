@@ -302,12 +302,18 @@ class Functional(nn.Module):
 
 
 BETA = 7.0
-RELUS = [nn.ReLU(), nn.ReLU(inplace=True), F.relu, torch.relu, Tensor.relu]
+RELUS = [nn.ReLU(), nn.ReLU(inplace=True), F.relu, torch.relu, Tensor.relu, torch.relu_, Tensor.relu_]
+LEAKY = {
+    "module": nn.LeakyReLU(0.2),
+    "inplace": nn.LeakyReLU(0.2, inplace=True),
+    "F": lambda u: F.leaky_relu(u, 0.2),
+    "F_": lambda u: F.leaky_relu_(u, 0.2),
+}
 
 
 class TestSurrogate:
-    @pytest.mark.parametrize("relu", RELUS, ids=["module", "inplace", "F", "torch", "method"])
-    @pytest.mark.parametrize("leaky", [nn.LeakyReLU(0.2), lambda u: F.leaky_relu(u, 0.2)], ids=["module", "F"])
+    @pytest.mark.parametrize("relu", RELUS, ids=["module", "inplace", "F", "torch", "method", "torch_", "method_"])
+    @pytest.mark.parametrize("leaky", LEAKY.values(), ids=LEAKY)
     def test_is_the_softplus_network_however_relu_is_written(self, relu, leaky):
         x, model = torch.randn(5, 6), Functional(relu, leaky)
         smooth = Functional(nn.Softplus(BETA), lambda u: 0.2 * u + 0.8 * F.softplus(u, BETA))
@@ -316,6 +322,25 @@ class TestSurrogate:
         with smoothed(model, BETA):
             torch.testing.assert_close(model(x), smooth(x))
         assert torch.equal(model(x), before) and not torch.allclose(before, smooth(x))
+
+    @pytest.mark.parametrize("relu", [F.relu_, lambda u: F.relu(u, inplace=True)], ids=["relu_", "inplace"])
+    def test_what_is_written_in_place_counts_and_can_be_differentiated(self, relu):
+        class Statement(Functional):
+            def forward(self, x: Tensor) -> Tensor:
+                u = self.weights(x)
+                self.relu(u)
+                return self.leaky(u)
+
+        def gradient(model: nn.Module) -> Tensor:
+            leaf = x.clone().requires_grad_()
+            return torch.autograd.grad(model(leaf).square().sum(), leaf)[0]
+
+        x, model = torch.randn(5, 6), Statement(relu, nn.Identity())
+        smooth = Functional(nn.Softplus(BETA), nn.Identity())
+        smooth.load_state_dict(model.state_dict())
+        smooth.forward = lambda x: F.softplus(smooth.weights(x), BETA)
+        with smoothed(model, BETA):
+            torch.testing.assert_close(gradient(model), gradient(smooth))
 
     def test_of_a_convolutional_network_has_its_map_and_its_second_derivative(self, digits_model, batch):
         x, y = batch[0][:5], batch[1][:5]

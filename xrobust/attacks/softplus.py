@@ -56,18 +56,22 @@ class _SoftplusForReLU(TorchFunctionMode):
     def __torch_function__(
         self, function: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
-        if function in _RELU:
-            return self.relu(*args, **kwargs)
-        if function is F.leaky_relu:
-            return self.leaky_relu(*args, **kwargs)
-        return function(*args, **kwargs)
+        smooth = self.relu if function in _RELU else self.leaky_relu if function in _LEAKY_RELU else None
+        if smooth is None:
+            return function(*args, **(kwargs or {}))
+        options = dict(kwargs or {})
+        in_place = options.pop("inplace", function in _IN_PLACE)
+        u, *rest = args
+        # Softplus has to remember u for its gradient, so what is written into must be another tensor.
+        return u.copy_(smooth(u.clone(), *rest, **options)) if in_place else smooth(u, *rest, **options)
 
-    def relu(self, input: Tensor, inplace: bool = False) -> Tensor:
+    def relu(self, input: Tensor) -> Tensor:
         return F.softplus(input, self.beta)
 
-    def leaky_relu(self, input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
+    def leaky_relu(self, input: Tensor, negative_slope: float = 0.01) -> Tensor:
         return negative_slope * input + (1 - negative_slope) * F.softplus(input, self.beta)
 
 
-_RELU = (F.relu, torch.relu, Tensor.relu)
+_IN_PLACE = (torch.relu_, Tensor.relu_, F.leaky_relu_)
+_RELU = (F.relu, torch.relu, Tensor.relu, *_IN_PLACE[:2])
+_LEAKY_RELU = (F.leaky_relu, F.leaky_relu_)
