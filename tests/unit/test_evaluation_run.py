@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from xrobust.attacks import APGD, EOT, FGSM, PGD, Attack, Square, UniformNoise, WorstOf
+from xrobust.attacks import APGD, EOT, FGSM, PGD, Attack, Square, Transfer, UniformNoise, WorstOf
 from xrobust.errors import UserError
 from xrobust.evaluation import Evaluation, Ladder, Turn, accuracies, curve, evaluate, turn_by_turn
 from xrobust.evaluation.fingerprint import differences, fingerprint
 from xrobust.evaluation.fixed import fixed_conditions
 from xrobust.evaluation.outcome import MISCLASSIFIED, STANDING
+from xrobust.models import SmallCNN
 from xrobust.threat import ThreatModel
 
 LINF, L2 = ThreatModel("linf", "0.1"), ThreatModel("l2", "0.6")
@@ -222,6 +223,32 @@ def test_a_killed_evaluation_goes_on_to_the_same_outcomes(
     monkeypatch.setattr("xrobust.evaluation.run.attack_batch", None)  # a finished evaluation attacks nothing
     again = evaluate(digits_model, *images, ladders, folder=tmp_path)
     assert same(whole, again) and np.array_equal(again.outcomes.seconds, resumed.outcomes.seconds)
+
+
+def test_the_turns_of_a_finished_evaluation_are_those_that_were_watched(
+    digits_model: nn.Module, images: Set, tmp_path: Path
+) -> None:
+    watched: list[Turn] = []
+    weak = UniformNoise(threat=LINF)
+    attack = WorstOf(threat=LINF, attacks={"weak": weak, "pgd": PGD(threat=LINF, steps=10, keep="worst")})
+    ladders = [Ladder(attack, eps=("0.05", "0.2"))]
+    evaluate(digits_model, *images, ladders, folder=tmp_path, watch=watched.append)
+    replayed: list[Turn] = []
+    evaluate(digits_model, *images, ladders, folder=tmp_path, watch=replayed.append)
+    assert replayed == watched
+    left = [turn.standing for turn in replayed]
+    assert left == sorted(left, reverse=True) and left[0] > left[-1], "what one radius broke stays broken at the next"
+
+
+def test_another_surrogate_is_another_evaluation(digits_model: nn.Module, images: Set, tmp_path: Path) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        useless = SmallCNN(num_classes=10, in_channels=1, image_size=8)
+    transfer = Transfer(threat=LINF, attack=PGD(threat=LINF, steps=3), surrogate=useless)
+    assert transfer.describe()["surrogate"] == "SmallCNN" and "surrogate SmallCNN" in str(transfer)
+    evaluate(digits_model, *images, [Ladder(transfer)], folder=tmp_path)
+    with pytest.raises(UserError, match="surrogate_sha256"):
+        evaluate(digits_model, *images, [Ladder(replace(transfer, surrogate=digits_model))], folder=tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ BELOW = {
     "frame": set(),
     "files": set(),
     "digest": set(),
-    "attacks": {"threat", "frame", "errors", "randomness"},
+    "attacks": {"digest", "threat", "frame", "errors", "randomness"},
     "certification": {"attacks", "models", "threat", "frame", "errors", "randomness"},
     "attributions": {"smoothing", "threat", "frame", "errors", "randomness"},
     "smoothing": {"threat", "frame", "errors", "randomness"},

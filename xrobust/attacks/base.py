@@ -89,7 +89,7 @@ class Attack(ABC):
             value = getattr(self, f.name)
             count = isinstance(value, int) and not isinstance(value, bool)
             if f.name not in ("threat", "autocast") and (count or value != f.default):
-                shown.append(f"{f.name} {value}")
+                shown.append(f"{f.name} {type(value).__name__ if isinstance(value, nn.Module) else value}")
         return f"{type(self).__name__} ({', '.join([str(self.threat), *shown])})"
 
 
@@ -106,6 +106,8 @@ def require_misleading(attack: Attack, place: str) -> None:
 def _plain(value: Any) -> Any:
     if isinstance(value, Attack):
         return value.describe()
+    if isinstance(value, nn.Module):
+        return type(value).__name__
     if isinstance(value, ThreatModel):
         return {"norm": value.norm, "eps": str(value.fraction), "clip": list(value.clip)}
     if isinstance(value, Mapping):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from torch import Tensor, nn
 
 from xrobust.attacks.wrapper import Wrapper
+from xrobust.digest import sha256
 from xrobust.randomness import Generator
 
 
@@ -26,11 +28,17 @@ class Transfer(Wrapper):
     surrogate: str | nn.Module
 
     def run(self, model: nn.Module, x: Tensor, y: Tensor, generator: Generator) -> Tensor:
-        source = self.surrogate if isinstance(self.surrogate, nn.Module) else self._bundle.to(x.device)
+        source = self._source if isinstance(self.surrogate, nn.Module) else self._source.to(x.device)
         return self.attack(source, x, y, generator=generator)
 
+    def describe(self) -> dict[str, Any]:
+        """With the SHA-256 of the surrogate's weights: the path may hold others tomorrow."""
+        return {**super().describe(), "surrogate_sha256": sha256(self._source.state_dict().items())}
+
     @cached_property
-    def _bundle(self) -> nn.Module:
+    def _source(self) -> nn.Module:
+        if isinstance(self.surrogate, nn.Module):
+            return self.surrogate
         import xrobust  # here, because attacks on modules need no bundles
 
-        return xrobust.load(self.surrogate)  # type: ignore[arg-type]
+        return xrobust.load(self.surrogate)

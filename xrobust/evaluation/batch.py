@@ -44,11 +44,15 @@ Watch = Callable[[Turn], None]
 
 def turns(outcomes: Outcomes, ladders: Sequence[Ladder]) -> Iterator[Turn]:
     """The turns that led to the outcomes of a batch."""
-    rungs = [(ladder, rung) for ladder in ladders for rung in ladder.rungs]
-    for broken_by, (ladder, rung) in zip(outcomes.broken_by.T, rungs, strict=True):
-        for k, member in enumerate(ladder.members, 1):
-            standing = int(((broken_by == STANDING) | (broken_by > k)).sum())
-            yield Turn(str(rung.threat), member, len(broken_by), standing)
+    columns = iter(outcomes.broken_by.T)
+    for ladder in ladders:
+        left = np.full(len(outcomes.index), True)  # by the rungs below
+        for rung in ladder.rungs:
+            broken_by = next(columns)
+            for k, member in enumerate(ladder.members, 1):
+                standing = left & ((broken_by == STANDING) | (broken_by > k))
+                yield Turn(str(rung.threat), member, len(broken_by), int(standing.sum()))
+            left = broken_by == STANDING
 
 
 def attack_batch(
