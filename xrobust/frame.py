@@ -10,6 +10,18 @@ from torch import Tensor, nn
 
 
 @contextmanager
+def without_tf32() -> Iterator[None]:
+    """Float32 on a GPU in its own precision, not with the ten bits of a TF32 mantissa; afterwards as before."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.fp32_precision, cudnn.allow_tf32
+    try:
+        matmul.fp32_precision, cudnn.allow_tf32 = "ieee", False
+        yield
+    finally:
+        matmul.fp32_precision, cudnn.allow_tf32 = before
+
+
+@contextmanager
 def untouched(
     model: nn.Module,
     x: Tensor,

@@ -96,6 +96,10 @@ def test_tables_say_what_became_of_each_sample(digits_model: nn.Module, samples:
     assert summary["decided_by"]["ibp"]["certified"] + summary["decided_by"]["crown_ibp"]["certified"] == int(
         verdicts.certified.sum()
     )
+    wrong = verdicts.clean_prediction != verdicts.label
+    assert wrong.any() and summary["decided_by"]["clean"]["falsified"] == wrong.sum()
+    assert summary["decided_by"]["ibp"]["falsified"] == 0, "bounds falsify nothing"
+    assert [row["certifier"] == "clean" for row in rows] == wrong.tolist()
     result = certified_accuracy(verdicts, CASCADE, "test", 0)
     assert result.correct == int(verdicts.certified.sum()) and result.total == 40
     assert describe_protocol(result.protocol) == "Cascade (linf ε=0.02, float64, ibp → crown_ibp → pgd), seed 0"
@@ -104,6 +108,25 @@ def test_tables_say_what_became_of_each_sample(digits_model: nn.Module, samples:
         assert len(kept["images"]) == summary["statuses"]["falsified"]
         images = torch.from_numpy(kept["images"])
         assert (digits_model(images).argmax(1) != y[torch.from_numpy(kept["index"])]).all()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watcher(Certifier):
+    """Certifies nothing, and looks at the precision of GPUs."""
+
+    def run(self, problem: Any) -> Certificate:
+        assert not torch.backends.cudnn.allow_tf32 and torch.backends.cuda.matmul.fp32_precision == "ieee"
+        return Certificate.blank(problem.x)
+
+
+def test_bounds_are_computed_without_tf32(digits_model: nn.Module, samples: tuple[Tensor, Tensor]) -> None:
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = True
+    try:
+        assert Watcher(threat=THREAT).certify(digits_model, *samples).open.any()
+        assert torch.backends.cudnn.allow_tf32
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -183,6 +183,14 @@ def test_one_pass_gives_the_certified_accuracy_at_every_radius(trained, capsys) 
     assert f"{int(verdicts.certified.sum()) / 60:.1%}" in out and "Average certified radius" in out
 
 
+def test_a_cascade_that_decides_before_the_radius_is_known_draws_no_curve(trained) -> None:
+    model, x, y = trained
+    attack = PGD(threat=THREAT, steps=10)
+    first = {"pgd": Falsifier(threat=THREAT, attack=attack), "lipschitz": CERTIFIER}
+    verdicts = certify(model, x[:60], y[:60], Cascade(threat=THREAT, certifiers=first))
+    assert np.isfinite(verdicts.radius).any() and certified_radii(verdicts) is None
+
+
 def test_certifiers_without_radii_draw_no_curve(digits_model: nn.Module, digits) -> None:
     attack = PGD(threat=THREAT, steps=1)
     verdicts = certify(digits_model, digits[0][:4], digits[1][:4], Falsifier(threat=THREAT, attack=attack))

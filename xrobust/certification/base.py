@@ -18,7 +18,7 @@ from xrobust.certification.intermediate import CHUNK
 from xrobust.certification.problem import Problem
 from xrobust.certification.trace import trace
 from xrobust.errors import UserError, at_least, one_of
-from xrobust.frame import untouched
+from xrobust.frame import untouched, without_tf32
 from xrobust.randomness import Generator, default_generator, subset
 from xrobust.threat import ThreatModel
 
@@ -74,7 +74,7 @@ class Certifier(ABC):
         Works under `no_grad` and `inference_mode`; the model is afterwards as before.
         """
         self.threat.require_images(x)
-        with untouched(model, x), torch.no_grad():
+        with untouched(model, x), torch.no_grad(), without_tf32():  # rounding is accounted for as float32's
             x = x.detach().clone()
             generator = default_generator(x.device) if generator is None else generator
             graph = self._graph(model, x)

@@ -15,7 +15,7 @@ from xrobust.certification.operation import Operation
 from xrobust.certification.rules.registry import UnsupportedOperation
 from xrobust.certification.trace import trace
 from xrobust.errors import UserError, at_least, one_of
-from xrobust.frame import untouched
+from xrobust.frame import untouched, without_tf32
 from xrobust.threat import ThreatModel
 
 PREACTIVATIONS = ("ibp", "crown")
@@ -68,7 +68,7 @@ def gradient_bounds(
     dtype = PRECISIONS[precision]
     network = boundable_network(model, x, threat, dtype)
     parts = []
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad(), without_tf32():
         for rows in torch.arange(len(x), device=x.device).split(batch_size):
             bounds = interval_bounds(network, input_box(threat, x[rows], dtype), rounding=True)
             if preactivations == "crown":

@@ -181,11 +181,16 @@ def certified_accuracy(
 
 
 def verdict_summary(verdicts: Verdicts, certifier: Certifier) -> dict[str, Any]:
-    """Counts of statuses, who decided, work and time, and bounds that were not finite."""
-    decided = {}
-    for turn, name in enumerate(certifier.members):
-        mine = verdicts.member == turn
-        decided[name] = {status: int((mine & (verdicts.status == i)).sum()) for i, status in enumerate(STATUSES) if i}
+    """Counts of statuses, who decided, work and time, and bounds that were not finite.
+
+    What the model misclassifies is decided by "clean".
+    """
+    wrong = verdicts.clean_prediction != verdicts.label
+    turns = [(name, ~wrong & (verdicts.member == turn)) for turn, name in enumerate(certifier.members)]
+    decided = {
+        name: {status: int((mine & (verdicts.status == i)).sum()) for i, status in enumerate(STATUSES) if i}
+        for name, mine in [("clean", wrong), *turns]
+    }
     return {
         "statuses": {name: int((verdicts.status == i).sum()) for i, name in enumerate(STATUSES)},
         "decided_by": decided,
@@ -209,7 +214,7 @@ def verdicts_csv(verdicts: Verdicts, certifier: Certifier, evaluation: Evaluatio
                 threat,
                 f"{threat.radius:.8g}",
                 STATUSES[verdicts.status[n]],
-                certifier.members[verdicts.member[n]],
+                certifier.members[verdicts.member[n]] if verdicts.clean_prediction[n] == verdicts.label[n] else "clean",
                 f"{verdicts.margin[n]:.6g}",
                 "" if np.isnan(verdicts.radius[n]) else float(verdicts.radius[n]),
                 verdicts.counter_prediction[n] if falsified else "",

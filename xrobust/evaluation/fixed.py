@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import torch
 
+from xrobust.frame import without_tf32
+
 
 @contextmanager
 def fixed_conditions(device: torch.device, seed: int) -> Iterator[None]:
@@ -15,18 +17,13 @@ def fixed_conditions(device: torch.device, seed: int) -> Iterator[None]:
     The random state is for models that draw random numbers themselves; attacks have their own streams.
     """
     cuda = device.type == "cuda"
-    matmul = torch.backends.cuda.matmul
-    precision = matmul.fp32_precision
     with (
         torch.random.fork_rng([device] if cuda else []),
-        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
+        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True),
+        without_tf32(),
     ):
         torch.default_generator.manual_seed(seed)
         if cuda:
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
-        matmul.fp32_precision = "ieee"
-        try:
-            yield
-        finally:
-            matmul.fp32_precision = precision
+        yield

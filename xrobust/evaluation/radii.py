@@ -15,9 +15,14 @@ SHARES = (0.0, 0.5, 1.0, 1.5, 2.0)  # of ε, in the summary
 
 
 def certified_radii(verdicts: Verdicts) -> NDArray | None:
-    """The radius of each sample, 0 where none is proven or the label is wrong, (N,); none without any."""
+    """The radius of each sample, 0 where the label is wrong, (N,).
+
+    None where a sample with the right label has no radius: its certifier knows none, or another one of a cascade
+    decided before it was asked.
+    """
     known = np.isfinite(verdicts.radius)
-    return np.where(known, verdicts.radius, 0.0) if known.any() else None
+    right = verdicts.clean_prediction == verdicts.label
+    return np.where(known, verdicts.radius, 0.0) if known.any() and known[right].all() else None
 
 
 def count_above(radii: NDArray, radius: float) -> int:
