@@ -40,6 +40,8 @@ def compare(cfg: Any) -> None:
     runs, left_out = read_places(places)
     groups = grouped(runs, keys, partial(choice_name, CONF))
     found = compare_runs(groups, left_out, resamples=config["bootstrap"], seed=config["seed"])
+    if not found.quantities:
+        raise UserError(f"runs={places}: none of them has an accuracy or an explanation metric")
     drawn: dict[str, Any] = {
         "metrics": figures.draw_metrics(found),
         "trajectories": figures.draw_trajectories(found),

@@ -241,6 +241,13 @@ def test_a_mistake_ends_in_one_sentence(override: str, words: list[str], multiru
     assert left.value.code == 2 and all(word in line for word in words)
 
 
+def test_runs_without_any_value_end_in_one_sentence(run, tmp_path: Path, capsys) -> None:
+    (tmp_path / "runs.csv").write_text("Name,State,defense,seed\na,finished,trades,0\n")
+    with pytest.raises(SystemExit):
+        run("runs=runs.csv")
+    assert "none of them has an accuracy" in capsys.readouterr().err
+
+
 def test_runs_must_be_given(run, capsys) -> None:
     with pytest.raises(SystemExit):
         run()

@@ -158,6 +158,32 @@ def test_the_shared_protocol_of_the_own_radius_and_the_lowest_accuracy_is_taken(
     assert chosen[ROBUST] == {"a": strong, "b": strong} and not warnings
 
 
+def certified(value: float, eps: object, summary: str = "IBP") -> Measurement:
+    certifier = {"threat": {"norm": "linf", "eps": str(eps)}, "summary": f"{summary} (linf ε={eps})"}
+    return Measurement("test/certified_accuracy", value, {"split": "test", "certifier": certifier}, 1000)
+
+
+def smoothed(value: float, radius: float) -> Measurement:
+    certifier = {"norm": "l2", "radius": radius, "summary": f"smoothing, radius {radius:g}"}
+    return Measurement("test/certified_accuracy", value, {"split": "test", "certifier": certifier}, 1000)
+
+
+def test_certified_accuracy_is_that_of_the_own_radius_by_the_tightest_certifier() -> None:
+    loose, tight = certified(0.5, 0.3), certified(0.6, 0.3, "CROWN")
+    small, large = certified(0.9, 0.1), certified(0.1, 0.5)
+    chosen, _ = choose({"ibp": [run("a", small, loose, tight, large)]})
+    assert chosen["test/certified_accuracy"] == {"a": tight}
+    chosen, _ = choose({"ibp": [run("a", small, large)]})
+    assert chosen["test/certified_accuracy"] == {"a": large}, "that of a smaller radius would be too high"
+
+
+def test_certified_accuracy_by_smoothing_is_that_of_the_own_radius() -> None:
+    curve = [smoothed(1.0, 0.0), smoothed(0.72, 0.5), smoothed(0.17, 1.5), smoothed(0.05, 2.0)]
+    trained = run("a", *curve)
+    trained.config["threat"].update(norm="l2", eps="3/2")  # type: ignore[index]
+    assert choose({"smoothing": [trained]})[0]["test/certified_accuracy"] == {"a": curve[2]}
+
+
 def test_groups_may_differ_in_protocol_but_are_not_correlated_then() -> None:
     groups = {
         eps: [run(f"{eps} {i}", robust(0.1 * i, eps=eps), gini(i), eps=eps) for i in range(4)]

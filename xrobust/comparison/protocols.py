@@ -15,7 +15,8 @@ def choose(groups: Mapping[str, Sequence[Run]]) -> tuple[Chosen, list[str]]:
     """For each quantity one measurement of each run that has any, of the same protocol within a group.
 
     A protocol that all groups share comes first. Of several, the one for the threat model of the training, then the
-    tightest (the lowest accuracy under attack, the highest certified one, on average), then the one of most images.
+    tightest (the lowest accuracy under attack, the highest certified one, on average; of other threat models the lowest
+    of both), then the one of most images.
     Seeds may differ. An explanation metric without a common protocol is left out of its group.
 
     Returns:
@@ -94,14 +95,14 @@ def _common(quantity: str, runs: Sequence[Run]) -> dict[str, Measurement] | None
 
 def _preference(measurements: Sequence[Measurement], runs: Sequence[Run]) -> tuple[bool, float, int]:
     first = measurements[0]
-    own = all(
-        (threat := found.method.get("threat")) is not None
-        and threat.get("norm") == below(run.config, "threat").get("norm")
-        and radius(threat) == radius(run.config.get("threat"))
+    own = bool(first.method) and all(
+        found.threat.get("norm") == below(run.config, "threat").get("norm")
+        and radius(found.threat) == radius(run.config.get("threat"))
         for found, run in zip(measurements, runs, strict=True)
     )
     mean = sum(found.value for found in measurements) / len(measurements)
-    tightness = 0.0 if not first.method else mean if "certifier" in first.protocol else -mean
+    # At one radius the highest certified accuracy is the tightest; among several radii it is that of the smallest.
+    tightness = 0.0 if not first.method else mean if "certifier" in first.protocol and own else -mean
     return own, tightness, first.images or 0
 
 

@@ -39,6 +39,12 @@ class Measurement:
         found = self.protocol.get("attack") or self.protocol.get("certifier")
         return found if isinstance(found, Mapping) else {}
 
+    @property
+    def threat(self) -> Mapping[str, Any]:
+        """Norm and ε that the attack or certifier is for; randomised smoothing has norm and radius."""
+        smoothed = {"norm": self.method.get("norm"), "eps": self.method.get("radius")}
+        return below(self.method, "threat") or smoothed
+
     def in_words(self) -> str:
         """The protocol in a line, without number of images and seed."""
         shown = {key: value for key, value in self.protocol.items() if key not in ("images", "seed")}
