@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytorch_lightning as pl
+from pytorch_lightning.utilities import rank_zero_warn
 
 from callbacks.validation_probe import validation_probe
 from xrobust.attacks import Attack
@@ -29,7 +30,8 @@ class ExplanationQuality(pl.Callback):
 
     The images are fixed, class-balanced and from the validation set; processes share them out. What it cost is
     `explain/seconds`; `explain/skipped` counts the metrics that were due but for which the epoch's budget was spent.
-    Those come first in the next epoch. The first and the last epoch measure everything.
+    Those come first in the next epoch. The first epoch measures everything but what is "final", the last everything;
+    a run that stops early has no such last epoch, and warns of what it has not measured.
 
     Args:
         folder: the run folder; explanation_metrics.json there says which direction of each quantity is better.
@@ -127,6 +129,14 @@ class ExplanationQuality(pl.Callback):
         self._allowance = max(0.0, self._allowance - seconds)
         pl_module.log("explain/seconds", seconds)
         pl_module.log("explain/skipped", float(skipped))
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        never = sorted({metric for key, (metric, _) in self._keys.items() if self._measured[key] < 0})
+        if never and not trainer.interrupted:
+            rank_zero_warn(
+                f"training ended before the last of trainer.max_epochs={trainer.max_epochs}: explanation_quality "
+                f"has not measured {', '.join(never)}"
+            )
 
     def _probe(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Probe:
         options = {"map_attack": self.map_attack, "seed": self.seed, "batch_size": self.batch_size}

@@ -36,7 +36,7 @@ def explain(cfg: Any) -> None:
     # Heavy imports come here, so that `--cfg job` and `--help` answer at once.
     from xrobust.config.build import build, build_all, plain, save_yaml
     from xrobust.config.check import check_run
-    from xrobust.explanation import answer, check_needs, out_of_reach
+    from xrobust.explanation import answer, check_plan
     from xrobust.explanation.output import write_outputs
     from xrobust.export.bundle import add_explanation_card
     from xrobust.export.loading import read_config
@@ -54,8 +54,7 @@ def explain(cfg: Any) -> None:
     model = chosen_model(config).to(device).eval()
     datamodule = build(chosen_data(config), "data")
     probes = chosen_probes(config, datamodule, model, device)
-    if len(out_of_reach(metrics, probes[0])) == len(metrics):  # some are left out, and the card says so; not all
-        check_needs(metrics, probes[0])
+    check_plan(attributions, metrics, probes[0])
     is_bundle = config["bundle"] is not None and Path(config["bundle"]).is_dir()
     results = read_config(config["bundle"]).get("results", []) if is_bundle else []
     with busy("measuring explanations") as status:

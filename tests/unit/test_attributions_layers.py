@@ -135,6 +135,10 @@ class TestGradCAM:
         with pytest.raises(UserError, match=message):
             GradCAM(layer=layer)(model, x, y)
 
+    def test_the_refusal_names_the_method_that_was_asked(self):
+        with pytest.raises(UserError, match=r"^GuidedGradCAM.layer='layers.linear1'"):
+            GuidedGradCAM(layer="layers.linear1")(SmallCNN(**SIZE).double(), *images())
+
     def test_images_need_not_be_square(self):
         model = nn.Sequential(nn.Conv2d(3, 2, 2, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(2 * 4 * 8, 5)).double()
         x, y = images(height=8, width=16)

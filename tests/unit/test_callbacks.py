@@ -140,6 +140,18 @@ def test_the_cadence_is_per_metric(tmp_path: Path) -> None:
     assert all("explain/complexity/gini/gradient" in row for row in rows)
 
 
+class Stop(pl.Callback):
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.should_stop = True
+
+
+def test_a_run_that_stops_early_says_what_only_its_last_epoch_would_have_measured(tmp_path: Path) -> None:
+    final = {"every_n_epochs": {"topk": "final"}}
+    assert "explain/stability/topk/gradient" in fitted([quality(tmp_path, **final)], epochs=2).callback_metrics
+    with pytest.warns(UserWarning, match=r"max_epochs=3: explanation_quality has not measured topk$"):
+        fitted([quality(tmp_path, **final), Stop()], epochs=3)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -94,6 +94,12 @@ def test_retraining_is_a_function_of_the_seed() -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+def test_one_image_at_the_end_of_an_epoch_is_no_problem_for_batch_norm() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+    accuracy = Retraining(epochs=1, batch_size=4)(model, corner_images(9, 0), corner_images(40, 1), seed=0)
+    assert 0 <= accuracy <= 1
+
+
 @pytest.mark.parametrize("values", [{"shares": [0.0]}, {"shares": [1]}, {"shares": []}, {"seeds": 0}, {"fill": 2.0}])
 def test_values_out_of_range_are_refused(values: dict) -> None:
     parts = corner_images(4, 0)

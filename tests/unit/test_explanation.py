@@ -13,10 +13,11 @@ from torch import Tensor, nn
 from xrobust.attacks import PGD, TopKAttack
 from xrobust.attributions import Gradient, InputXGradient, IntegratedGradients, RandomMap
 from xrobust.errors import UserError
-from xrobust.explanation import CHECKLIST, Measurement, answer, check_needs, measure, panel_data, plan
+from xrobust.explanation import CHECKLIST, Measurement, answer, check_needs, check_plan, measure, panel_data, plan
 from xrobust.explanation.references import reference_measurements
 from xrobust.export.explanation_table import card_columns, card_markdown, card_rows
 from xrobust.metrics import (
+    MPRT,
     GiniIndex,
     InputGradientNorm,
     PointingGame,
@@ -118,6 +119,19 @@ def test_references_are_an_untrained_network_and_maps_that_ignore_the_network(pr
     assert means["edge_detector"]["randomisation/logit/edge_detector"] == pytest.approx(1), "edges have no class"
     assert means["random_map"]["stability/noise/random_map"] == pytest.approx(1), "nor does noise see the image"
     assert all(torch.equal(a, b) for a, b in zip(before, probe.model.state_dict().values(), strict=True))
+
+
+def test_a_randomisation_test_changes_the_untrained_network(probe: Probe) -> None:
+    found = reference_measurements([probe], {"gradient": Gradient()}, {"mprt": MPRT()})["untrained"]
+    assert found[0].mean < 0.9, "fresh weights in the place of the same fresh weights would be 1"
+
+
+def test_what_leaves_nothing_to_measure_is_refused(probe: Probe) -> None:
+    check_plan(METHODS, METRICS, replace(probe, mask=None))
+    with pytest.raises(UserError, match=r"metrics=attacked needs .* attribution=noise cannot be differentiated"):
+        check_plan({"noise": RandomMap()}, {"attacked": METRICS["attacked"]}, probe)
+    with pytest.raises(UserError, match="metrics=pointing needs data"):
+        check_plan(METHODS, {"pointing": PointingGame()}, replace(probe, mask=None))
 
 
 def test_every_measurement_answers_one_question_of_the_card(probe: Probe) -> None:

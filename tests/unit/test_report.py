@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +68,14 @@ def test_changes_say_whether_they_are_for_the_better(run: Run) -> None:
     assert Change("x", 0.5, 0.8, higher_is_better=False).verdict == "worse"
     assert Change("x", 0.5, 0.5, higher_is_better=True).verdict == "unchanged"
     assert Change("x", 0.5, 0.8, higher_is_better=None).verdict == ""
+
+
+@pytest.mark.parametrize("values", [(math.nan, 0.5), (0.5, math.nan)])
+def test_an_epoch_without_a_defined_value_has_not_measured_it(run: Run, values: tuple[float, float]) -> None:
+    (name,) = run.directions
+    rows = [{"epoch": i, name: value} for i, value in enumerate(values)]
+    (change,) = replace(run, history=rows).changes()
+    assert change.verdict == "measured once" and change.first == change.last == 0.5
 
 
 def test_the_report_is_a_picture_and_a_self_contained_page(run: Run) -> None:

@@ -25,7 +25,11 @@ class HalfTurn:
 
 @dataclass(frozen=True, eq=False)
 class FixedMap:
-    """The same map for all images, (C, H, W), or one for each, (N, C, H, W)."""
+    """The same map for all images, (C, H, W), or one for each, (N, C, H, W).
+
+    One for each is for an attack of one restart on no more images than its `batch_size`: parts of a batch, and several
+    runs of an image, ask for other numbers of maps.
+    """
 
     maps: Tensor
 

@@ -65,7 +65,10 @@ class ImageMean:
 
 @dataclass(frozen=True, eq=False)
 class FixedImages:
-    """The same image for all samples, (C, H, W), or one for each, (N, C, H, W)."""
+    """The same image for all samples, (C, H, W), or one for each, (N, C, H, W).
+
+    One for each is for a single call: an attack on the maps calls with parts of a batch, and with several runs at once.
+    """
 
     images: Tensor
 

@@ -10,6 +10,7 @@ from xrobust.attributions.base import Score
 from xrobust.attributions.baselines import FixedImages
 from xrobust.attributions.boundary import BoundaryAttribution
 from xrobust.attributions.integrated_gradients import IntegratedGradients
+from xrobust.errors import at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,7 @@ class BoundaryIntegratedGradients(BoundaryAttribution):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        at_least(type(self).__name__, 1, steps=self.steps)
         IntegratedGradients(steps=self.steps, rule=self.rule)  # refuses what it cannot integrate with
 
     def explain(self, model: nn.Module, x: Tensor, points: Tensor, score: Score) -> Tensor:

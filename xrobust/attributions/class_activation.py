@@ -51,9 +51,11 @@ class ClassActivation(Attribution):
     ) -> Tensor:
         return over_channels(self.activation_map(model, x, score, create_graph), x)
 
-    def activation_map(self, model: nn.Module, x: Tensor, score: Score, create_graph: bool = False) -> Tensor:
-        """ReLU(Σ_k w_k A_k) in the size of the images: (N, H, W)."""
-        place = f"{type(self).__name__}.layer"
+    def activation_map(
+        self, model: nn.Module, x: Tensor, score: Score, create_graph: bool = False, owner: str | None = None
+    ) -> Tensor:
+        """ReLU(Σ_k w_k A_k) in the size of the images, (N, H, W); errors name the owner of `layer`, if not this."""
+        place = f"{owner or type(self).__name__}.layer"
         layer = last_feature_map(model, x, place) if self.layer is None else self.layer
         find_layer(model, layer)
 

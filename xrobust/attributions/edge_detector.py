@@ -35,6 +35,7 @@ class EdgeDetector(Attribution):
     """
 
     differentiable: ClassVar[bool] = False
+    demands: ClassVar[str] = "nothing"
 
     def attribute(
         self, model: nn.Module, x: Tensor, score: Score, create_graph: bool, generator: Generator | None

@@ -29,5 +29,6 @@ class GuidedGradCAM(GuidedBackprop):
         self, model: nn.Module, x: Tensor, score: Score, create_graph: bool, generator: Generator | None
     ) -> Tensor:
         guided = super().attribute(model, x, score, create_graph, generator)
-        coarse = GradCAM(layer=self.layer, batch_size=self.batch_size).activation_map(model, x, score)
+        grad_cam = GradCAM(layer=self.layer, batch_size=self.batch_size)
+        coarse = grad_cam.activation_map(model, x, score, owner=type(self).__name__)
         return guided * coarse[:, None]

@@ -22,6 +22,7 @@ class RandomMap(Attribution):
     """
 
     differentiable: ClassVar[bool] = False
+    demands: ClassVar[str] = "nothing"
 
     seed: int = 0
 

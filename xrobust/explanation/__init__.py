@@ -6,7 +6,7 @@ from xrobust.explanation.measurement import Measurement
 from xrobust.explanation.panel import first_images, panel_data
 from xrobust.explanation.references import reference_measurements
 from xrobust.explanation.run import answer
-from xrobust.explanation.suite import check_needs, measure, out_of_reach, plan
+from xrobust.explanation.suite import check_needs, check_plan, measure, out_of_reach, plan
 
 __all__ = [
     "CHECKLIST",
@@ -14,6 +14,7 @@ __all__ = [
     "Point",
     "answer",
     "check_needs",
+    "check_plan",
     "explanation_card",
     "first_images",
     "measure",

@@ -9,7 +9,7 @@ from xrobust.attributions import Attribution, EdgeDetector, RandomMap
 from xrobust.explanation.measurement import Measurement
 from xrobust.explanation.suite import Watch, measure
 from xrobust.metrics import ExplanationMetric, Probe
-from xrobust.metrics.model_randomisation import randomised_network
+from xrobust.metrics.model_randomisation import untrained_network
 
 MAPS: dict[str, Attribution] = {"random_map": RandomMap(), "edge_detector": EdgeDetector()}
 UNTRAINED = "untrained"
@@ -28,7 +28,7 @@ def reference_measurements(
     network, but with noise, or the edges of the image, in place of its maps; the metrics of the model alone are left
     out there.
     """
-    fresh = randomised_network(probes[0].model, probes[0].seed)
+    fresh = untrained_network(probes[0].model, probes[0].seed)
     untrained = [replace(probe, model=fresh, shared={}) for probe in probes]
     of_maps = {name: metric for name, metric in metrics.items() if metric.uses_attribution}
     return {

@@ -39,12 +39,12 @@ class Retraining:
         images, labels = (part.to(device) for part in train)
         network = randomised_network(model, seed).train().requires_grad_(True)
         optimizer = torch.optim.Adam(network.parameters(), lr=self.learning_rate)
-        batches = -(-len(images) // self.batch_size)
+        batches = len(_batches(torch.arange(len(images)), self.batch_size))
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, self.epochs * batches)
         with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device]), torch.enable_grad():
             torch.manual_seed(seed)
             for _ in range(self.epochs):
-                for rows in torch.randperm(len(images)).to(device).split(self.batch_size):
+                for rows in _batches(torch.randperm(len(images)).to(device), self.batch_size):
                     loss = F.cross_entropy(network(_unit(images[rows])), labels[rows])
                     optimizer.zero_grad()
                     loss.backward()
@@ -58,6 +58,14 @@ class Retraining:
         for x, y in zip(images.split(512), labels.split(512), strict=True):
             right += int((network(_unit(x.to(device))).argmax(1).cpu() == y).sum())
         return right / len(labels)
+
+
+def _batches(order: Tensor, size: int) -> list[Tensor]:
+    """In this order; a single one at the end, which batch norm may refuse, joins the batch before it."""
+    batches = list(order.split(size))
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return batches
 
 
 def _unit(images: Tensor) -> Tensor:

@@ -54,6 +54,23 @@ def out_of_reach(metrics: Mapping[str, ExplanationMetric], probe: Probe) -> dict
     return {name: needs for name, needs in found.items() if needs}
 
 
+def check_plan(attributions: Mapping[str, Attribution], metrics: Mapping[str, ExplanationMetric], probe: Probe) -> None:
+    """Refuse to measure nothing: some metrics may be out of reach, and some maps cannot be attacked, but not all.
+
+    Raises:
+        UserError: naming a metric and what it needs.
+    """
+    missing = out_of_reach(metrics, probe)
+    within = {name: metric for name, metric in metrics.items() if name not in missing}
+    if not within:
+        check_needs(metrics, probe)
+    if not plan(attributions, within):
+        raise UserError(
+            f"metrics={next(iter(within))} needs an attack on the map, but attribution={', '.join(attributions)} "
+            "cannot be differentiated"
+        )
+
+
 def check_needs(metrics: Mapping[str, ExplanationMetric], probe: Probe) -> None:
     """Refuse metrics that ask for what the probe does not have.
 

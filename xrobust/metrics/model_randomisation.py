@@ -75,3 +75,8 @@ def randomised_networks(model: nn.Module, seed: int, *, top_down: bool, steps: i
 def randomised_network(model: nn.Module, seed: int) -> nn.Module:
     """A copy of the model with all layers randomised; otherwise see `randomised_networks`."""
     return next(randomised_networks(model, seed, top_down=True, steps=1))
+
+
+def untrained_network(model: nn.Module, seed: int) -> nn.Module:
+    """`randomised_network` with other values: a randomisation test of the same seed changes them."""
+    return randomised_network(model, mix(seed, zlib.crc32(b"untrained")))

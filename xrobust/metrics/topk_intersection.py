@@ -39,7 +39,7 @@ class TopKIntersection(MapComparison):
     def __init__(self, share: float = 0.1, versus: str = "adversarial"):
         super().__init__(versus)
         if not 0 < share <= 1:
-            raise UserError(f"TopKIntersection.share must be above 0 and at most 1, got {share}")
+            raise UserError(f"{type(self).__name__}.share must be above 0 and at most 1, got {share}")
         self.share = share
 
     def per_sample(self, probe: Probe) -> Tensor:

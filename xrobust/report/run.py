@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,10 +51,10 @@ class Run:
     card: dict[str, Any] | None = None  # the explanation card
 
     def changes(self) -> list[Change]:
-        """One `Change` an explanation metric."""
+        """One `Change` an explanation metric; an epoch that defines it for no image has not measured it."""
         changes = []
         for name, better in self.directions.items():
-            _, values = trajectory(self.history, name)
+            values = [value for value in trajectory(self.history, name)[1] if math.isfinite(value)]
             if values:
                 changes.append(Change(name.removeprefix("explain/"), values[0], values[-1], better, len(values)))
         return changes
