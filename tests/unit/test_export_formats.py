@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import pickle
 from dataclasses import dataclass
@@ -172,7 +173,10 @@ def test_other_files_and_other_formats_stay(cnn: FinishedModel, tmp_path: Path) 
         export(cnn, {"hub": Hub()}, tmp_path)
 
 
-def test_a_folder_for_the_hub_has_metadata_that_the_hub_reads(cnn: FinishedModel, tmp_path: Path) -> None:
+def test_a_folder_for_the_hub_has_metadata_that_the_hub_reads(
+    cnn: FinishedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
     from huggingface_hub import ModelCard
 
     from xrobust.export.hub import HubModel
@@ -188,6 +192,21 @@ def test_a_folder_for_the_hub_has_metadata_that_the_hub_reads(cnn: FinishedModel
     assert (result.dataset_name, result.metric_value) == ("Digits", 0.75)
     assert "PGD (linf ε=0.2, steps 40), seed 0, n=40" in result.metric_name
     assert "| test/robust_accuracy | 75.00% |" in card.text and "## Intended use and limits" in card.text
+    # From the Hub it comes by name, whatever the mixin reads in its config.json.
+    fetched: list[dict[str, Any]] = []
+
+    def download(repo_id: str, **options: Any) -> str:
+        inspect.signature(huggingface_hub.snapshot_download).bind(repo_id, **options)
+        fetched.append({"repo_id": repo_id, **options})
+        return str(tmp_path / "hub")
+
+    monkeypatch.setattr("xrobust.export.hub.snapshot_download", download)
+    monkeypatch.setattr(
+        "huggingface_hub.hub_mixin.hf_hub_download", lambda *_, filename, **__: str(tmp_path / "hub" / filename)
+    )
+    model = HubModel.from_pretrained("user/name", revision="v1")
+    assert torch.equal(model(cnn.images), cnn.model(cnn.images))
+    assert fetched[0]["repo_id"] == "user/name" and fetched[0]["revision"] == "v1"
     # It is a bundle as well, with the hash of its weights.
     assert torch.equal(xrobust.load(tmp_path / "hub")(cnn.images), cnn.model(cnn.images))
     content = bytearray((tmp_path / "hub" / "model.safetensors").read_bytes())

@@ -208,6 +208,26 @@ def test_torchvision_model_takes_unit_images():
     assert not any(getattr(module, "inplace", False) for module in model.modules())
 
 
+@pytest.mark.parametrize("name", ["squeezenet1_1", "googlenet"])
+def test_a_pretrained_torchvision_model_is_built_again_without_a_download(name, monkeypatch):
+    from torchvision import models
+
+    options = {"aux_logits": True, "init_weights": False} if name == "googlenet" else {}
+    downloads = []
+
+    def download(*_, **__):
+        downloads.append(name)
+        return models.get_model(name, **options).state_dict()
+
+    monkeypatch.setattr(models.WeightsEnum, "get_state_dict", download)
+    arguments = {"name": name, "weights": "DEFAULT", **CIFAR, "num_classes": 1000, "image_size": 64}
+    model = TorchvisionModel(**arguments).eval()
+    again = TorchvisionModel(**TorchvisionModel.without_download(arguments)).eval()
+    again.load_state_dict(model.state_dict())
+    x = torch.rand(2, 3, 64, 64)
+    assert torch.equal(again(x), model(x)) and downloads == [name]
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

@@ -18,7 +18,26 @@ class HubModel(ModelHubMixin):
     """
 
     @classmethod
-    def _from_pretrained(cls, *, model_id: str, **options: Any) -> nn.Module:  # type: ignore[override]
+    def _from_pretrained(  # type: ignore[override]
+        cls,
+        *,
+        model_id: str,
+        revision: str | None,
+        cache_dir: str | Path | None,
+        force_download: bool,
+        local_files_only: bool,
+        token: str | bool | None,
+        **_configuration: Any,  # the mixin hands over what it reads in config.json, which `load` reads itself
+    ) -> nn.Module:
         if Path(model_id).is_dir():
             return load(model_id)
-        return load(snapshot_download(model_id, allow_patterns=["config.json", "model.safetensors"], **options))
+        folder = snapshot_download(
+            model_id,
+            revision=revision,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+            token=token,
+            allow_patterns=["config.json", "model.safetensors"],
+        )
+        return load(folder)

@@ -17,6 +17,7 @@ from torch import nn
 from xrobust.errors import UserError
 from xrobust.export.description import FORMAT, describe
 from xrobust.export.unreadable import UNREADABLE, reason
+from xrobust.models.wrapped import WrappedModel
 
 MODELS = "xrobust.models."
 
@@ -105,8 +106,8 @@ def _network(architecture: Mapping[str, Any], place: Path) -> nn.Module:
     """The network with random weights; none are downloaded, because the file brings them."""
     kind = architecture_class(architecture, place)
     arguments = {key: value for key, value in architecture.items() if key != "_target_"}
-    if arguments.get("pretrained"):
-        arguments["pretrained"] = False
+    if issubclass(kind, WrappedModel):
+        arguments = kind.without_download(arguments)
     try:
         return kind(**arguments)
     except TypeError as error:

@@ -62,3 +62,7 @@ class TimmModel(WrappedModel):
             mean=mean,
             std=std,
         )
+
+    @classmethod
+    def without_download(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        return {**arguments, "pretrained": False}

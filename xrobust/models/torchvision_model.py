@@ -66,3 +66,12 @@ class TorchvisionModel(WrappedModel):
             mean=mean,
             std=std,
         )
+
+    @classmethod
+    def without_download(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        if not arguments.get("weights"):
+            return dict(arguments)
+        options = arguments.get("options") or {}
+        if arguments["name"] in ("googlenet", "inception_v3"):  # as their pretrained weights have it
+            options = {"transform_input": True, "aux_logits": False, "init_weights": False, **options}
+        return {**arguments, "weights": None, "options": options}

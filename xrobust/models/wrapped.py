@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,11 @@ class WrappedModel(nn.Module):
             if hasattr(module, "inplace"):
                 module.inplace = False  # type: ignore[assignment]
         _check_shapes(network, name, (1, in_channels, image_size, image_size), (1, num_classes))
+
+    @classmethod
+    def without_download(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments for the same architecture with random weights, where they ask for pretrained ones."""
+        return dict(arguments)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network(self.normalize(x))
