@@ -9,6 +9,7 @@ from callbacks.epsilon_schedule import EpsilonSchedule
 from callbacks.explanation_card import ExplanationCard
 from callbacks.explanation_quality import ExplanationQuality
 from callbacks.history import History
+from callbacks.movable_checkpoint import MovableCheckpoint
 from callbacks.progress_bar import ProgressBar
 from callbacks.robust_accuracy import RobustAccuracy
 from callbacks.robust_gap import RobustGap
@@ -30,6 +31,7 @@ __all__ = [
     "ExponentialMovingAverage",
     "History",
     "L1WeightPenalty",
+    "MovableCheckpoint",
     "ProgressBar",
     "RobustAccuracy",
     "RobustGap",

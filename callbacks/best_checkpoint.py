@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ModelCheckpoint
 
 from callbacks.monitored import monitored
+from callbacks.movable_checkpoint import MovableCheckpoint
 
 
-class BestCheckpoint(ModelCheckpoint):
+class BestCheckpoint(MovableCheckpoint):
     """Keeps the epoch that was best on held-out validation data, as `<folder>/best.ckpt`.
 
     Args:
@@ -33,5 +33,7 @@ class BestCheckpoint(ModelCheckpoint):
         super().setup(trainer, pl_module, stage)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.best_model_score is not None and self.monitor not in trainer.callback_metrics:
+            return  # resumed, and not measured again yet
         with monitored("callbacks.best_checkpoint", self.monitor, trainer):
             super().on_train_epoch_end(trainer, pl_module)

@@ -75,8 +75,8 @@ class CatastrophicOverfitting(pl.Callback):
         self._seen, self._switched, self._best = (state_dict[name] for name in ("seen", "switched", "best"))
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: RobustClassifier) -> None:  # type: ignore[override]
-        if self.action == "switch" and pl_module.attack is None:
-            raise UserError(f"{PLACE}.action='switch', but {type(pl_module).__name__} has no training attack")
+        if self.action == "switch" and not (pl_module.attack and pl_module.attacks_images):
+            raise UserError(f"{PLACE}.action='switch', but {type(pl_module).__name__} trains with no attack of its own")
         if self._switched:
             self._switch(pl_module)
 

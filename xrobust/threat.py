@@ -30,6 +30,14 @@ def exact_fraction(value: object, place: str) -> Fraction:
         raise UserError(f"{place} must be a number or a fraction such as 8/255, got {value!r}") from None
 
 
+def exact_radius(value: object, place: str) -> Fraction:
+    """`exact_fraction` of at least 0."""
+    radius = exact_fraction(value, place)
+    if radius < 0:
+        raise UserError(f"{place} must be at least 0, got {value}")
+    return radius
+
+
 def per_sample(values: Tensor, like: Tensor) -> Tensor:
     """Reshape (N,) so that it broadcasts over (N, ...)."""
     return values.view(-1, *[1] * (like.dim() - 1))
@@ -52,9 +60,7 @@ class ThreatModel:
     def __post_init__(self) -> None:
         if self.norm not in _BALLS:
             raise one_of("threat.norm", self.norm, list(_BALLS))
-        eps = exact_fraction(self.eps, "threat.eps")
-        if eps < 0:
-            raise UserError(f"threat.eps must be at least 0, got {self.eps}")
+        eps = exact_radius(self.eps, "threat.eps")
         if len(self.clip) != 2 or not self.clip[0] < self.clip[1]:
             raise UserError(f"threat.clip must be two numbers, low < high, got {self.clip!r}")
         object.__setattr__(self, "eps", eps)
@@ -90,9 +96,9 @@ class ThreatModel:
         """ε, as the nearest float64."""
         return float(self.fraction)
 
-    def with_eps(self, eps: Fraction | float | str) -> ThreatModel:
-        """The same norm and pixel range at another radius."""
-        return ThreatModel(self.norm, eps, self.clip)
+    def with_eps(self, eps: Fraction | float | str, place: str = "threat.eps") -> ThreatModel:
+        """The same norm and pixel range at another radius; an error names the place that it comes from."""
+        return ThreatModel(self.norm, exact_radius(eps, place), self.clip)
 
     def distance(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """‖x_adv − x‖_p for each sample, summed in float64: (N, ...) → (N,)."""

@@ -12,7 +12,16 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint
 
-from callbacks import AttributionPanels, BestCheckpoint, EpsilonSchedule, ExplanationQuality, History, RobustAccuracy
+from callbacks import (
+    AttributionPanels,
+    BestCheckpoint,
+    EarlyStopping,
+    EpsilonSchedule,
+    ExplanationQuality,
+    History,
+    MovableCheckpoint,
+    RobustAccuracy,
+)
 from callbacks.wandb_logger import RunLogger
 from xrobust.attacks import PGD
 from xrobust.attributions import Gradient, InputXGradient
@@ -30,7 +39,13 @@ THREAT = ThreatModel("linf", "0.1")
 WORST = PGD(threat=THREAT, steps=3, keep="worst")
 
 
-def fitted(callbacks: list[pl.Callback], epochs: int = 1, adversarial: bool = False, **data: Any) -> pl.Trainer:
+def fitted(
+    callbacks: list[pl.Callback],
+    epochs: int = 1,
+    adversarial: bool = False,
+    checkpoint: str | None = None,
+    **data: Any,
+) -> pl.Trainer:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = SmallCNN(num_classes=10, in_channels=1, image_size=8)
@@ -47,7 +62,8 @@ def fitted(callbacks: list[pl.Callback], epochs: int = 1, adversarial: bool = Fa
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(module, datamodule=Digits(num_classes=10, channels=1, image_size=8, **data))
+    digits = Digits(num_classes=10, channels=1, image_size=8, **data)
+    trainer.fit(module, datamodule=digits, ckpt_path=checkpoint, weights_only=True)
     return trainer
 
 
@@ -193,6 +209,39 @@ def test_the_best_epoch_is_chosen_by_the_quantity_of_the_defense(tmp_path: Path)
         chosen[adversarial] = best.monitor
         assert (tmp_path / str(adversarial) / "best.ckpt").is_file()
     assert chosen == {False: "val/clean_accuracy", True: "val/robust_accuracy"}
+
+
+class Scores(pl.Callback):
+    """Logs these values of `val/score`, epoch by epoch, and ends the run before a given one."""
+
+    def __init__(self, values: list[float | None], end: int | None = None):
+        self.values, self.end = values, end
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        value = self.values[trainer.current_epoch]
+        if value is not None:
+            pl_module.log("val/score", value)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.should_stop = trainer.current_epoch + 1 == self.end
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* is not empty")
+def test_a_moved_run_that_goes_on_keeps_its_best_epoch_though_it_is_not_measured_again_at_once(tmp_path: Path) -> None:
+    def run(folder: Path, end: int | None, checkpoint: str | None) -> BestCheckpoint:
+        best = BestCheckpoint(str(folder), monitor="val/score")
+        stopping = EarlyStopping(monitor="val/score", mode="max", patience=5)
+        callbacks = [Scores([0.9, 0.5, None, 0.3], end), best, stopping, MovableCheckpoint(folder, "last")]
+        fitted(callbacks, epochs=4, checkpoint=checkpoint)
+        return best
+
+    run(tmp_path / "here", 2, None)
+    (tmp_path / "here").rename(tmp_path / "there")
+    before = (tmp_path / "there/best.ckpt").read_bytes()
+    best = run(tmp_path / "there", None, str(tmp_path / "there/last.ckpt"))
+    assert best.best_model_score == pytest.approx(0.9)
+    assert best.best_model_path == str(tmp_path / "there/best.ckpt")
+    assert (tmp_path / "there/best.ckpt").read_bytes() == before
 
 
 def test_online_the_data_version_is_the_artifact_that_a_run_takes(tmp_path):

@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -503,6 +504,35 @@ def test_the_network_is_cut_after_the_right_operation(batch: Digits) -> None:
         cut(trace(residual, x[0]).network(), 2)
 
 
+# Selection.
+
+
+def test_a_resumed_run_does_not_select_by_another_quantity(monkeypatch: pytest.MonkeyPatch) -> None:
+    def epoch(method: CertifiedTraining, **measured: float) -> dict[str, Any]:
+        logged: dict[str, Any] = {}
+        known = {f"val/{name}": torch.tensor(value) for name, value in measured.items()}
+        monkeypatch.setattr(type(method), "trainer", SimpleNamespace(callback_metrics=known))
+        monkeypatch.setattr(method, "log", lambda name, value, **_: logged.update({name: value}))
+        method.on_train_epoch_end()
+        return {name: float(value) for name, value in logged.items() if name == "val/selection"}
+
+    before = made(IBPTraining)
+    assert epoch(before, certified_accuracy=0.5, robust_accuracy=0.75) == {"val/selection": 0.5}
+    checkpoint: dict[str, Any] = {}
+    before.on_save_checkpoint(checkpoint)
+    after = made(IBPTraining)
+    after.on_load_checkpoint(checkpoint)
+    assert epoch(after, robust_accuracy=0.75) == {}
+    assert epoch(after, certified_accuracy=0.25, robust_accuracy=0.75) == {"val/selection": 0.25}
+
+
+def test_where_the_radius_is_0_the_attacked_images_are_the_clean_ones(batch: tuple[Tensor, Tensor]) -> None:
+    method = made(MTLIBP, attack=ATTACK)
+    method.attack = method.attack.with_eps(0)
+    loss = method.training_loss(*batch)
+    assert loss.x_adv is not None and torch.equal(loss.x_adv, batch[0]), "for regularisers of attacked images"
+
+
 # Options and runs.
 
 
@@ -513,7 +543,8 @@ def test_the_network_is_cut_after_the_right_operation(batch: Digits) -> None:
         (lambda: made(IBPTraining, initialisation="he"), r"defense\.initialisation must be one of 'ibp', 'none'"),
         (lambda: made(IBPTraining, shi_weight=-1.0), r"defense\.shi_weight"),
         (lambda: made(IBPTraining, shi_tolerance=0.0), r"defense\.shi_tolerance"),
-        (lambda: made(IBPTraining, train_eps="a/b"), r"threat\.eps must be a number or a fraction"),
+        (lambda: made(IBPTraining, train_eps="a/b"), r"defense\.train_eps must be a number or a fraction"),
+        (lambda: made(IBPTraining, train_eps=-0.1), r"defense\.train_eps must be at least 0, got -0.1"),
         (lambda: made(SABR, attack=ATTACK, tau=2.0), r"defense\.tau"),
         (lambda: made(MTLIBP, attack=ATTACK, alpha=-0.1), r"defense\.alpha"),
         (lambda: made(CROWNIBPTraining, beta=2.0), r"defense\.beta"),

@@ -329,13 +329,14 @@ def test_a_helper_with_other_classes_is_refused(digits: Digits) -> None:
 # Mixed batches and several threat models.
 
 
-def test_the_clean_share_of_a_batch_stays_clean(digits: Digits) -> None:
+@pytest.mark.parametrize("kind", [PGDAdversarialTraining, NFGSM])
+def test_the_clean_share_of_a_batch_stays_clean(kind: type, digits: Digits) -> None:
     x, y = batch(digits, 8)
-    half = defense(PGDAdversarialTraining, attack=ATTACK, clean_share=0.25)
+    half = defense(kind, attack=ATTACK, clean_share=0.25)
     moved = (half.perturb(x, y) - x).flatten(1).abs().amax(1) > 0
     assert moved.tolist() == [False] * 2 + [True] * 6
     check_equals(
-        defense(PGDAdversarialTraining, half.model, attack=ATTACK, clean_share=1.0),
+        defense(kind, half.model, attack=ATTACK, clean_share=1.0),
         x,
         y,
         nn.functional.cross_entropy(half.model(x), y),

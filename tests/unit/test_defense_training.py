@@ -25,6 +25,7 @@ from xrobust.defenses import (
     Optimization,
     PGDAdversarialTraining,
     RobustClassifier,
+    StandardTraining,
 )
 from xrobust.errors import UserError
 from xrobust.schedules import Constant, Cyclic, Ramp
@@ -210,6 +211,20 @@ def test_a_resumed_run_repeats_an_uninterrupted_one(name: str, digits: Digits, t
     for ours, theirs in zip(second.model.state_dict().values(), whole.model.state_dict().values(), strict=True):
         assert torch.equal(ours, theirs)
     assert not torch.equal(weights(first.model), weights(whole.model))
+
+
+def test_dropout_draws_the_same_in_a_resumed_run(digits: Digits, tmp_path: Path) -> None:
+    ends = []
+    for epochs, options in (
+        (2, {"callbacks": [StopAfterOneEpoch(tmp_path / "one.ckpt")]}),
+        (2, {"checkpoint": tmp_path / "one.ckpt"}),
+        (2, {}),
+    ):
+        torch.manual_seed(0)  # as at the start of every run
+        model = nn.Sequential(*network(), nn.Dropout(0.5))
+        fitted(defense(StandardTraining, model), digits, epochs=epochs, **options)
+        ends.append(weights(model))
+    assert torch.equal(ends[1], ends[2]) and not torch.equal(ends[0], ends[2])
 
 
 class StopAfterOneEpoch(pl.Callback):

@@ -554,9 +554,12 @@ def test_bad_values_are_refused_by_name(options: dict, words: str) -> None:
         CatastrophicOverfitting(SINGLE, MULTI, **options)
 
 
-def test_there_is_nothing_to_switch_without_a_training_attack() -> None:
-    module = StandardTraining(model=network(), optimizer=adam, schedule=Constant())
-    with pytest.raises(UserError, match="StandardTraining has no training attack"):
+@pytest.mark.parametrize(
+    ("kind", "options"), [(StandardTraining, {}), (FreeAdversarialTraining, {"threat": MULTI.threat})]
+)
+def test_there_is_nothing_to_switch_without_a_training_attack(kind: type, options: dict[str, Any]) -> None:
+    module = kind(model=network(), optimizer=adam, schedule=Constant(), **options)
+    with pytest.raises(UserError, match=f"{kind.__name__} trains with no attack of its own"):
         fit(module, CatastrophicOverfitting(SINGLE, MULTI, action="switch", switch_to=MULTI))
 
 

@@ -50,11 +50,12 @@ class RobustClassifier(pl.LightningModule, ABC):
         model: images in [0, 1] → logits.
         optimizer: parameters → optimiser.
         schedule: share of the run that is done → factor on the learning rate, applied at every step.
-        seed: with the process rank and the epoch, the seed of `generator`; an interrupted run that is resumed at
-            an epoch sees the same random numbers as one that was not.
+        seed: with the process rank and the epoch, the seed of `generator` and of the global one, from which dropout
+            draws; an interrupted run that is resumed at an epoch sees the same random numbers as one that was not.
     """
 
     attack: Attack | None = None  # the training attack, for methods that have one
+    attacks_images = True  # whether it makes their training images, or only carries the radius that a schedule moves
     selection = "val/robust_accuracy"  # by which the best epoch is chosen
 
     def __init__(self, *, model: nn.Module, optimizer: OptimizerFactory, schedule: Schedule, seed: int = 0):
@@ -86,6 +87,7 @@ class RobustClassifier(pl.LightningModule, ABC):
     def on_train_epoch_start(self) -> None:
         seed = mix(self._seed, self.global_rank, self.current_epoch)
         self.generator = torch.Generator(self.device).manual_seed(seed)
+        torch.manual_seed(mix(seed))  # what dropout draws from
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         x, y = batch

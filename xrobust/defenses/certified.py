@@ -138,8 +138,8 @@ class CertifiedTraining(RobustClassifier):
         at_least("defense", 0.0, shi_weight=shi_weight)
         if not 0 < shi_tolerance <= 1:
             raise UserError(f"defense.shi_tolerance must lie in (0, 1], got {shi_tolerance}")
-        threat = threat if train_eps is None else threat.with_eps(train_eps)
-        self._attacks = attack is not None
+        threat = threat if train_eps is None else threat.with_eps(train_eps, "defense.train_eps")
+        self.attacks_images = attack is not None
         # Without an attack, something must still carry the ball that an ε schedule moves.
         self.attack = FGSM(threat=threat) if attack is None else replace(attack, threat=threat)
         self._full = threat.fraction
@@ -151,6 +151,7 @@ class CertifiedTraining(RobustClassifier):
         self._weights_are_set = initialisation == "none"
         self._graph = TracedGraph()
         self._seen: Tensor | None = None  # the measurement that `val/selection` looked at last
+        self._selected_by: str | None = None  # of SELECTED_BY, the first that was ever measured
 
     @abstractmethod
     def robust(self, batch: Batch) -> Robust:
@@ -164,8 +165,10 @@ class CertifiedTraining(RobustClassifier):
     def training_loss(self, x: Tensor, y: Tensor) -> Loss:
         if y.is_floating_point():
             raise ValueError("a margin's bound needs one label for each image")
-        radius = self.attack.threat.fraction
-        x_adv = self.attack(self.model, x, y, generator=self.generator) if self._attacks and radius else None
+        x_adv = None
+        if self.attacks_images:
+            radius = self.attack.threat.fraction
+            x_adv = self.attack(self.model, x, y, generator=self.generator) if radius else x.clone()
         with torch.autocast(x.device.type, enabled=False):
             return replace(self._loss(x, x_adv, y), x_adv=x_adv)
 
@@ -208,8 +211,13 @@ class CertifiedTraining(RobustClassifier):
         image, tolerance = bounds.boxes[0], self.shi_tolerance
         return weight * (tightness(image, preactivations, tolerance) + imbalance(preactivations, tolerance))
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["selected_by"] = self._selected_by
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._weights_are_set = True
+        self._selected_by = checkpoint["selected_by"]
 
     def on_fit_start(self) -> None:
         if not self._weights_are_set:
@@ -219,12 +227,16 @@ class CertifiedTraining(RobustClassifier):
     def on_train_epoch_end(self) -> None:
         super().on_train_epoch_end()
         measured = self.trainer.callback_metrics
-        value = next((measured[name] for name in SELECTED_BY if name in measured), None)
+        by = self._selected_by
+        # A run that goes on may not have measured it again yet: another quantity must not take its place.
+        names = SELECTED_BY[: 1 + SELECTED_BY.index(by)] if by else SELECTED_BY
+        by = self._selected_by = next((name for name in names if name in measured), by)
+        value = None if by is None else measured.get(by)
         fresh = value is not self._seen  # Lightning keeps the values of earlier epochs; a fresh value is a new tensor
         self._seen = value
-        if value is None or self.share < 1:
+        if by is None or self.share < 1:
             self.log(self.selection, -1 / (1 + self.current_epoch))
-        elif fresh:
+        elif fresh and value is not None:
             self.log(self.selection, value)
 
 

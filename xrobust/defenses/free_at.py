@@ -34,6 +34,8 @@ class FreeAdversarialTraining(AdversarialTraining):
             before it has left.
     """
 
+    attacks_images = False
+
     def __init__(
         self,
         *,

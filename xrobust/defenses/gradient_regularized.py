@@ -29,6 +29,7 @@ class GradientRegularized(AdversarialTraining):
         if images not in IMAGES:
             raise one_of("defense.images", images, IMAGES)
         self.images = images
+        self.attacks_images = images == "adversarial"
 
     def perturb(self, x: Tensor, y: Tensor) -> Tensor:
         return x if self.images == "clean" else super().perturb(x, y)

@@ -32,13 +32,14 @@ class LipschitzTraining(RobustClassifier):
     """
 
     attack: Attack
+    attacks_images = False
 
     def __init__(self, *, threat: ThreatModel, train_eps: float | str | None = None, iterations: int = 10, **base: Any):
         super().__init__(**base)
         if threat.norm != "l2":
             raise one_of("defense.threat.norm", threat.norm, ["l2"])
         at_least("defense", 1, iterations=iterations)
-        self.attack = FGSM(threat=threat if train_eps is None else threat.with_eps(train_eps))
+        self.attack = FGSM(threat=threat if train_eps is None else threat.with_eps(train_eps, "defense.train_eps"))
         self.norms = PowerIteration(iterations, seed=self._seed)
         self._graph = TracedGraph()
 

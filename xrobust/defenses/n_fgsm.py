@@ -30,7 +30,7 @@ class NFGSM(PGDAdversarialTraining):
         self.noise = noise
         self.start_in_box = start_in_box
 
-    def perturb(self, x: Tensor, y: Tensor) -> Tensor:
+    def attacked(self, x: Tensor, y: Tensor) -> Tensor:
         threat = self.attack.threat
         around = threat.with_eps(self.noise * threat.radius)
         noisy = around.random_start(x, self.generator, in_box=self.start_in_box)

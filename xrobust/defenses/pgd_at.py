@@ -31,7 +31,11 @@ class PGDAdversarialTraining(AdversarialTraining):
         clean = round(self.clean_share * len(x))  # batches are shuffled, so the first ones are any
         if clean == len(x):
             return x
-        return torch.cat([x[:clean], super().perturb(x[clean:], y[clean:])])
+        return torch.cat([x[:clean], self.attacked(x[clean:], y[clean:])])
+
+    def attacked(self, x: Tensor, y: Tensor) -> Tensor:
+        """The adversarial examples of those that are not left as they are."""
+        return super().perturb(x, y)
 
     def loss_on(self, x: Tensor, x_adv: Tensor, y: Tensor) -> Loss:
         logits = self.adversarial_logits(x, x_adv)

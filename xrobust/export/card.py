@@ -77,7 +77,9 @@ def _method(config: Mapping[str, Any]) -> str:
 def _training(config: Mapping[str, Any]) -> str:
     """What is recorded of the training, in lines; all of it is in config.json."""
     training = config["training"]
-    attack = (training.get("defense") or {}).get("attack")  # a run has `train_attack`, whether it is used or not
+    defense = training.get("defense") or {}
+    # A run has `train_attack`, whether it is used or not; a method on clean images has its radius only.
+    attack = None if defense.get("images") == "clean" else defense.get("attack")
     known = {
         "data": data_name(config["training"]),
         "data version": (config.get("data") or {}).get("sha256"),
