@@ -27,6 +27,7 @@ def train(cfg: DictConfig) -> float | None:
     import torch
     from pytorch_lightning.utilities.seed import isolate_rng
 
+    from xrobust.command import require_images
     from xrobust.config.after_fit import after_fit
     from xrobust.config.build import build, build_all, plain
     from xrobust.config.check import check_run
@@ -66,6 +67,8 @@ def train(cfg: DictConfig) -> float | None:
     require_fit(model, datamodule)
     with isolate_rng():  # whatever loading draws, the run's random numbers are the same
         datamodule.setup()
+    for evaluation in final:
+        require_images("evaluate.limit", evaluation["limit"], datamodule.summary()["test"])
     facts = {"name": data_name(config), **datamodule.summary(), "sha256": datamodule.version()}
     checkpoint = open_run_folder(config)
 

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 
 from callbacks.validation_probe import validation_probe
 from xrobust.attacks import Attack
+from xrobust.attacks.attribution import require_attack_on_maps
 from xrobust.attributions import Attribution
 from xrobust.defenses import RobustClassifier
 from xrobust.errors import at_least
@@ -50,6 +51,7 @@ class ExplanationCard(pl.Callback):
         batch_size: int = 256,
     ):
         at_least("explanation_card", 1, images=images, batch_size=batch_size)
+        require_attack_on_maps(map_attack, "explanation_card.map_attack")
         self.folder = Path(folder)
         self.attributions = attributions
         self.metrics = metrics

@@ -12,6 +12,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from callbacks.validation_probe import validation_probe
 from xrobust.attacks import Attack
+from xrobust.attacks.attribution import require_attack_on_maps
 from xrobust.attributions import Attribution
 from xrobust.defenses import RobustClassifier
 from xrobust.errors import UserError, at_least
@@ -63,6 +64,7 @@ class ExplanationQuality(pl.Callback):
     ):
         place = "explanation_quality"
         at_least(place, 1, images=images, batch_size=batch_size)
+        require_attack_on_maps(map_attack, f"{place}.map_attack")
         if budget is not None:
             at_least(place, 0.0, budget=budget)
         per_metric = every_n_epochs if isinstance(every_n_epochs, Mapping) else dict.fromkeys(metrics, every_n_epochs)

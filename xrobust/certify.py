@@ -56,6 +56,7 @@ def certify(cfg: Any) -> None:
     threat = certifier.threat
     folder = beside(config, "certification", f"{config['certifier_name']}_{ball_name(threat)}")
     options = {"index": index, "seed": config["seed"], "batch_size": config["batch_size"]}
+    room.require_fit(model, x, y)
     certification.require_support(model, x, certifier)
 
     with EvaluationProgress(len(x) * len(ladder.members)) as progress:

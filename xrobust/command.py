@@ -117,6 +117,16 @@ def recorded_data(description: Mapping[str, Any], source: str) -> dict[str, Any]
     return data
 
 
+def require_images(name: str, limit: int | None, there: int) -> None:
+    """Refuse a limit above the number of images there are.
+
+    Raises:
+        UserError: naming both.
+    """
+    if limit is not None and limit > there:
+        raise UserError(f"{name}={limit} are more images than there are: {there}")
+
+
 def chosen_rows(labels: Tensor, name: str, limit: int | None) -> Tensor:
     """The positions of all images with these labels, or of `limit` of them that are balanced over the classes.
 
@@ -129,8 +139,7 @@ def chosen_rows(labels: Tensor, name: str, limit: int | None) -> Tensor:
 
     if limit is None:
         return torch.arange(len(labels))
-    if limit > len(labels):
-        raise UserError(f"{name}={limit} are more images than there are: {len(labels)}")
+    require_images(name, limit, len(labels))
     return balanced_choice(labels, limit, seed=0)  # whatever the attack's seed
 
 

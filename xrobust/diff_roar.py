@@ -31,6 +31,7 @@ def diff_roar(cfg: Any) -> None:
     # Heavy imports come here, so that `--cfg job` and `--help` answer at once.
     from xrobust.config.build import build, build_all, plain, save_yaml
     from xrobust.config.check import check_run
+    from xrobust.evaluation import require_fit
     from xrobust.explanation.diff_roar import check_values
     from xrobust.explanation.diff_roar import diff_roar as scores_of
     from xrobust.files import replace_file
@@ -59,6 +60,7 @@ def diff_roar(cfg: Any) -> None:
 
     train = chosen(datamodule.train_dataloader(), "train_images")
     test = chosen(datamodule.test_dataloader(), "test_images")
+    require_fit(model, *test)
     options = {name: config[name] for name in ("seeds", "fill", "batch_size")}
     with busy("retraining") as status:
         shares, watch = config["shares"], status.update

@@ -59,7 +59,7 @@ def at_most(place: str, maximum: float, **values: float) -> None:
     """
     for name, value in values.items():
         if value > maximum:
-            raise UserError(f"{place}.{name} must be at most {maximum:g}, got {value!r}")
+            raise UserError(f"{place}.{name} must be at most {maximum}, got {value!r}")
 
 
 def at_least(place: str, minimum: float, **values: object) -> None:

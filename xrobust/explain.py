@@ -34,6 +34,7 @@ CONFIG_NAME = "explain"
 def explain(cfg: Any) -> None:
     """Check, load, measure, report: the job of a composed configuration."""
     # Heavy imports come here, so that `--cfg job` and `--help` answer at once.
+    from xrobust.attacks.attribution import require_attack_on_maps
     from xrobust.config.build import build, build_all, plain, save_yaml
     from xrobust.config.check import check_run
     from xrobust.explanation import answer, check_plan
@@ -46,8 +47,9 @@ def explain(cfg: Any) -> None:
     config = plain(cfg)
     check_run(config)
     check_values(config)
-    for part in ("threat", "attack", "map_attack"):
+    for part in ("threat", "attack"):
         build(config[part], part)
+    require_attack_on_maps(build(config["map_attack"], "map_attack"), "map_attack")
     attributions = build_all(config["attribution"], "attribution")
     metrics = build_all(config["metrics"], "metrics")
     device = chosen_device(config["device"])
@@ -98,6 +100,7 @@ def chosen_probes(
     """The images of the split in parts, each with its labels, masks and adversaries."""
     from xrobust.attributions import Gradient
     from xrobust.config.build import build
+    from xrobust.evaluation import require_fit
     from xrobust.metrics import Probe
 
     attack, map_attack = build(config["attack"], "attack"), build(config["map_attack"], "map_attack")
@@ -105,6 +108,7 @@ def chosen_probes(
     if config["correct_only"]:
         count = len(datamodule.test_dataloader().labels if split == "test" else datamodule.val_dataloader().labels)
     x, y, index = (part.to(device) for part in datamodule.probe_set(count, split=split))
+    require_fit(model, x, y)
     mask = datamodule.probe_masks(count, split=split)
     if config["correct_only"]:
         right = right_among(model, x, y, config["images"], config["batch_size"])

@@ -34,7 +34,7 @@ def smooth(cfg: Any) -> None:
     # Heavy imports come here, so that `--cfg job` and `--help` answer at once.
     from xrobust.config.build import plain, save_yaml
     from xrobust.config.check import check_run
-    from xrobust.evaluation import smoothing
+    from xrobust.evaluation import require_fit, smoothing
     from xrobust.evaluation.output import NORMS
     from xrobust.export.bundle import add_results
     from xrobust.files import replace_file
@@ -49,6 +49,7 @@ def smooth(cfg: Any) -> None:
     procedure = chosen_procedure(config)
     model = chosen_model(config).to(chosen_device(config["device"])).eval()
     x, y, index, data = chosen_images(config)
+    require_fit(model, x, y)
     folder = beside(config, "smoothing", _name(config))
     options = {"index": index, "seed": config["seed"], "batch_size": config["save_every"], "folder": folder}
 

@@ -138,6 +138,16 @@ class ThreatModel:
         return _BALLS[self.norm]
 
 
+def require_threat_model(place: str, threat: object) -> None:
+    """Refuse what is no threat model, as the name of one.
+
+    Raises:
+        UserError: naming the place and what was given.
+    """
+    if not isinstance(threat, ThreatModel):
+        raise UserError(f"{place}.threat must be a threat model, as threat=<name> chooses it, got {threat!r}")
+
+
 class _Ball(ABC):
     """The geometry of one norm."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import runpy
 import shutil
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from command import ROOT, refusal, train
+from command import ROOT, in_process, refusal, train
 from conf_walk import WITHOUT_METRICS
 
 import xrobust
@@ -54,6 +55,15 @@ def assert_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
         (["defense=pgd_ta"], ["defense=pgd_ta", "did you mean 'pgd_at'"]),
         (["callbacks.explanation_quality.images=0"], ["images", "at least 1"]),
         (["resume=nowhere"], ["resume=nowhere", "config.yaml"]),
+        (["experiment=mnist_pgd_ta"], ["experiment=mnist_pgd_ta", "did you mean 'mnist_pgd_at'"]),
+        (["study=tradess"], ["study=tradess", "did you mean 'trades'"]),
+        (["test_attack.threat=linf_0_1"], ["test_attack", "threat must be a threat model", "'linf_0_1'"]),
+        (["attack@map_attack=pgd"], ["map_attack must be an attack on maps", "PGD"]),
+        (["defense=null"], ["defense=null is no choice", "defense=<name>"]),
+        (["threat=0.3"], ["threat=0.3 is no choice"]),
+        (["seed=4294967296"], ["seed must be at most 4294967295"]),
+        (["trainer.strategy=ddp"], ["trainer.strategy is not a key of the chosen trainer", "ddp"]),
+        (["data=digits", "evaluate.after_fit=true", "evaluate.limit=1000"], ["evaluate.limit=1000", "359"]),
     ],
 )
 def test_bad_values_on_the_command_line(overrides: list[str], words: list[str], assert_one_sentence) -> None:
@@ -227,3 +237,17 @@ def test_a_failed_export_leaves_the_old_bundle_whole(bundle: Path) -> None:
     assert {file.name: file.read_bytes() for file in bundle.iterdir()} == before
     assert not list(bundle.parent.glob(".*partial"))
     shutil.rmtree(bundle)
+
+
+@pytest.mark.parametrize("name", ["certify", "smooth", "explain", "diff_roar"])
+def test_a_bundle_for_other_images_is_refused(name: str, tmp_path: Path, monkeypatch, capsys) -> None:
+    architecture = {"num_classes": 10, "in_channels": 1, "image_size": 12}
+    target = {"_target_": "xrobust.models.SmallCNN", **architecture}
+    names = [str(i) for i in range(10)]
+    folder = save_bundle(tmp_path / "bundle", SmallCNN(**architecture), target, class_names=names, training={})
+    assert len({file.stat().st_mode for file in folder.iterdir()}) == 1, "whoever reads one file reads all"
+    command = in_process(importlib.import_module(f"xrobust.{name}"), monkeypatch)
+    with pytest.raises(SystemExit):
+        command(f"bundle={folder}", "data=digits", f"output={tmp_path / 'out'}")
+    assert "the model does not accept images of shape (1, 8, 8)" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

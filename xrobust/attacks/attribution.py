@@ -160,3 +160,13 @@ def relevance_shares(maps: Tensor) -> Tensor:
     relevance = maps.abs().sum(1).flatten(1)
     total = relevance.sum(1, keepdim=True)
     return relevance / total.where(total > 0, 1)
+
+
+def require_attack_on_maps(attack: Attack | None, place: str) -> None:
+    """Refuse an attack that is none on maps.
+
+    Raises:
+        UserError: naming the place and the attack.
+    """
+    if not isinstance(attack, AttributionAttack | None):
+        raise UserError(f"{place} must be an attack on maps, such as attribution_topk, got {attack}")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from xrobust.errors import UserError, one_of
 from xrobust.frame import logits_of, untouched
 from xrobust.randomness import Generator, default_generator
-from xrobust.threat import ThreatModel
+from xrobust.threat import ThreatModel, require_threat_model
 
 __all__ = ["Attack", "logits_of"]
 
@@ -35,6 +35,7 @@ class Attack(ABC):
     autocast: bool = False
 
     def __post_init__(self) -> None:
+        require_threat_model(type(self).__name__, self.threat)
         if self.mode not in ("eval", "train"):
             raise one_of(f"{type(self).__name__}.mode", self.mode, ["eval", "train"])
 

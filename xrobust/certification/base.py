@@ -20,7 +20,7 @@ from xrobust.certification.trace import trace
 from xrobust.errors import UserError, at_least, one_of
 from xrobust.frame import untouched, without_tf32
 from xrobust.randomness import Generator, default_generator, subset
-from xrobust.threat import ThreatModel
+from xrobust.threat import ThreatModel, require_threat_model
 
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 
@@ -50,6 +50,7 @@ class Certifier(ABC):
 
     def __post_init__(self) -> None:
         name = type(self).__name__
+        require_threat_model(name, self.threat)
         if self.threat.norm not in self.norms:
             raise one_of(f"{name}: threat.norm", self.threat.norm, self.norms)
         if self.precision not in PRECISIONS:

@@ -23,7 +23,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from xrobust.config.check import did_you_mean
-from xrobust.config.offers import help_text, owner_of, refuse_lists
+from xrobust.config.offers import help_text, owner_of, refuse_values
 from xrobust.errors import UserError
 
 JOB = "XROBUST_JOB"  # in the environment of a process that helps with a job of a multirun: the overrides of this job
@@ -61,7 +61,7 @@ def run(job: Callable[[DictConfig], Any], conf: Path, config_name: str) -> None:
             sys.exit(_say(str(error)))
 
     try:
-        refuse_lists(conf, sys.argv[1:])
+        refuse_values(conf, sys.argv[1:])
         main(version_base="1.3", config_path=str(conf), config_name=config_name)(guarded)()
     except (HydraException, OmegaConfBaseException, UserError) as error:
         if debug:

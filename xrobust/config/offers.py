@@ -12,17 +12,24 @@ from omegaconf import OmegaConf
 from xrobust.errors import UserError
 
 
-def refuse_lists(conf: Path, arguments: Sequence[str]) -> None:
-    """Refuse several choices of a group that takes one.
+def refuse_values(conf: Path, arguments: Sequence[str]) -> None:
+    """Refuse several choices of a group that takes one, and what is no name of a choice.
 
     Raises:
         UserError: naming the group and how it is given.
     """
     for argument in arguments:
-        given = re.fullmatch(r"\+*((\w+)(?:@[\w.]+)?)=\[(.*)\]", argument)
-        if given and any(_is_one_object(file.read_text(encoding="utf-8")) for file in (conf / given[2]).glob("*.yaml")):
-            each = f"; -m {given[1]}={given[3]} makes a run of each" if "," in given[3] else ""
-            raise UserError(f"{argument} is a list, but {given[1]} takes one choice, as in {given[1]}=<name>{each}")
+        given = re.fullmatch(r"\+*((\w+)(?:@[\w.]+)?)=(\[(.*)\]|null|true|false|[-+.\d]+)", argument)
+        if not given or not (conf / given[2]).is_dir():
+            continue
+        name, listed = given[1], given[4]
+        if listed is None:
+            raise UserError(
+                f"{argument} is no choice: {name} takes a name, as in {name}=<name>; without it the default"
+            )
+        if _takes_one(conf / given[2]):
+            each = f"; -m {name}={listed} makes a run of each" if "," in listed else ""
+            raise UserError(f"{argument} is a list, but {name} takes one choice, as in {name}=<name>{each}")
 
 
 def owner_of(conf: Path, config_name: str, key: str) -> str | None:
@@ -31,7 +38,7 @@ def owner_of(conf: Path, config_name: str, key: str) -> str | None:
     for mount, package, file in _choices(conf, config_name):
         text = file.read_text(encoding="utf-8")
         if key.startswith(f"{package}.") and _has(text, key[len(package) + 1 :]):
-            if _is_one_object(text):
+            if _takes_one(file.parent):
                 one.setdefault(mount, []).append(file.stem)
             else:
                 several.append(f"{key} belongs to {mount}={file.stem}, which is not chosen: {mount}=[…,{file.stem}]")
@@ -58,15 +65,15 @@ def _choices(conf: Path, config_name: str) -> Iterator[tuple[str, str, Path]]:
     """Each file of a group that the command knows: how it is chosen, the package of its keys, the file."""
     entries = OmegaConf.to_container(OmegaConf.load(conf / f"{config_name}.yaml").defaults)  # type: ignore[union-attr]
     for mount in [next(iter(entry)) for entry in entries if isinstance(entry, Mapping)]:  # type: ignore[union-attr]
-        group, _, at = mount.removeprefix("optional ").removeprefix("override ").partition("@")
+        group, _, at = mount.removeprefix("override ").partition("@")
         for file in sorted((conf / group).glob("*.yaml")):
             header = re.match(r"# @package (\S+)", file.read_text(encoding="utf-8"))
             yield f"{group}@{at}" if at else group, at or (header[1] if header else group), file
 
 
-def _is_one_object(text: str) -> bool:
-    """Whether a file describes an object, rather than one by name that stands beside others."""
-    return re.search(r"^_target_:", text, re.MULTILINE) is not None
+def _takes_one(group: Path) -> bool:
+    """Whether the files of a group describe an object, rather than one by name that stands beside others."""
+    return any(re.search(r"^_target_:", file.read_text(encoding="utf-8"), re.M) for file in group.glob("*.yaml"))
 
 
 def _has(text: str, path: str) -> bool:

@@ -57,7 +57,7 @@ class TrainConfig:
     channels_last: bool = True
     resume: str | None = None
     debug: bool = False
-    run_dir: str = MISSING
+    run_dir: str | None = MISSING
 
 
 @dataclass

@@ -82,6 +82,7 @@ class ImageDataModule(pl.LightningDataModule):
             eval_batch_size=self.eval_batch_size,
         )
         at_least("data", 0, split_seed=self.split_seed, seed=self.seed)
+        at_most("data", 2**32 - 1, split_seed=self.split_seed, seed=self.seed)
         if not isinstance(self.validation_fraction, int | float) or not 0 < self.validation_fraction < 1:
             raise UserError(
                 f"data.validation_fraction={self.validation_fraction!r} must be above 0 and below 1: "

@@ -4,7 +4,7 @@ from xrobust.evaluation.batch import Turn
 from xrobust.evaluation.ladder import Ladder
 from xrobust.evaluation.outcome import Evaluation, Outcomes
 from xrobust.evaluation.results import accuracies, curve, samples_csv, turn_by_turn
-from xrobust.evaluation.run import evaluate
+from xrobust.evaluation.run import evaluate, require_fit
 
 __all__ = [
     "Evaluation",
@@ -14,6 +14,7 @@ __all__ = [
     "accuracies",
     "curve",
     "evaluate",
+    "require_fit",
     "samples_csv",
     "turn_by_turn",
 ]

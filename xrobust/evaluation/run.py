@@ -59,7 +59,7 @@ def evaluate(
     at_least("evaluate", 1, batch_size=batch_size, samples=len(x), ladders=len(ladders))
     at = positions("evaluate", len(x), index)
     device = device_of(model, x)
-    _require_fit(model, unit(x[:1]).to(device), y)
+    require_fit(model, x, y)
     protocol = {"attacks": [rung.describe() for ladder in ladders for rung in ladder.rungs], "seed": seed}
 
     def compute(rows: Tensor) -> Outcomes:
@@ -74,8 +74,13 @@ def evaluate(
     return Evaluation(tuple(ladders), seed, Outcomes.joined(parts))
 
 
-def _require_fit(model: nn.Module, image: Tensor, y: Tensor) -> None:
-    """Finite logits for the first image, and as many as the labels need."""
+def require_fit(model: nn.Module, x: Tensor, y: Tensor) -> None:
+    """Finite logits for the first image, and as many as the labels need.
+
+    Raises:
+        UserError: naming the shapes.
+    """
+    image = unit(x[:1]).to(device_of(model, x))
     try:
         logits = fresh_logits(model, image)
     except (RuntimeError, ValueError) as error:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from xrobust.export.card import model_card
@@ -74,7 +74,8 @@ def write_bundle(folder: str | Path, model: nn.Module, description: Mapping[str,
     beside.mkdir(parents=True)
     try:
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-        save_file(state, beside / "model.safetensors", metadata={"format": "pt"})
+        # `save_file` would make a file that only its owner can read.
+        (beside / "model.safetensors").write_bytes(save(state, metadata={"format": "pt"}))
         config = {**description, "sha256": file_sha256(beside / "model.safetensors")}
         (beside / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         (beside / "README.md").write_text(model_card(config), encoding="utf-8")

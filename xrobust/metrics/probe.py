@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xrobust.attacks import Attack
+from xrobust.attacks.attribution import require_attack_on_maps
 from xrobust.attributions import Attribution, Gradient
 from xrobust.attributions.base import slices
 from xrobust.errors import UserError
@@ -91,6 +92,7 @@ class Probe:
         for attack in (self.attack, self.map_attack):
             if attack is not None and attack.threat != self.threat:
                 raise UserError(f"the probe compares at equal ε: its attack has {attack.threat}, it has {self.threat}")
+        require_attack_on_maps(self.map_attack, "map_attack")
         if self.mask is not None and self.mask.shape != (len(self.x), *self.x.shape[-2:]):
             raise UserError(f"a mask must be (N, H, W) for images {tuple(self.x.shape)}, got {tuple(self.mask.shape)}")
         if self.pool is not None and (
