@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from claims import Value, read
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from tables import Row, show
 
@@ -44,14 +46,13 @@ TRAINING = [
     *("metrics=[]", "metrics@card_metrics=[]"),
     "callbacks=[history,last_checkpoint,epsilon_schedule,robust_accuracy]",
 ]
+KEPT = "topk_attacked ↑ integrated_gradients"
 RESULT = {"evaluate": "summary.json", "explain": "explanation_card.json"}
 ON_MAPS = "metrics=[gini_index,etmann_alignment,mean_subtracted_alignment,input_gradient_norm,linearised_robustness]"
-PROTOCOL = ["experiment=rar_protocol", "images=20", "map_attack.restarts=1"]
 MEASUREMENTS = {  # the folder, the module, what it is told
     "autoattack": ("evaluate", ["attack=autoattack_standard", "limit=500", "check=[]"]),
     "maps": ("explain", ["attribution=[gradient]", ON_MAPS, "images=1000", "references=false", "panel_images=0"]),
-    "top_200": ("explain", PROTOCOL),
-    "top_100": ("explain", [*PROTOCOL, "map_attack.share=0.12755"]),
+    "top_200": ("explain", ["experiment=rar_protocol", "images=20", "map_attack.restarts=1"]),
 }
 
 
@@ -90,29 +91,32 @@ def row_of(folder: Path) -> dict[str, Value]:
     tested = accuracies(folder / "bundle/config.json")
     row = {"clean %": tested["test/clean_accuracy"], "PGD-40 %": tested["test/robust_accuracy"]}
     row["AutoAttack %"] = accuracies(folder / "autoattack/summary.json")["test/robust_accuracy"]
-    for name in ("top_200", "top_100"):
-        card = read(folder / name)
-        for metric in ("topk_attacked", "kendall_attacked"):
-            row[f"{metric}, {name}"] = card[f"{metric} ↑ integrated_gradients"]
-    return row | {metric: value for metric, value in read(folder / "maps").items()}
+    return row | read(folder / "top_200") | read(folder / "maps")
 
 
 def draw(tables: Mapping[str, Mapping[str, Mapping[str, Value]]]) -> Figure:
     """A panel a data set: attribution robustness against robust accuracy, coloured by clean accuracy."""
-    figure = Figure(figsize=(5.4 * len(tables), 4.4), layout="constrained")
+    figure = Figure(figsize=(5.4 * len(tables), 5), layout="constrained")
+    markers = dict(
+        zip(dict.fromkeys(name for table in tables.values() for name in table), "osD^vPX*<>hd", strict=False)
+    )
     for axes, (data, table) in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables.items(), strict=True):
-        robust, kept = ([row[key] for row in table.values()] for key in ("PGD-40 %", "topk_attacked, top_100"))
         clean = [row["clean %"][0] for row in table.values()]
-        across, up = [x for x, _ in robust], [100 * y for y, _ in kept]
-        axes.errorbar(across, up, [100 * e for _, e in kept], [e for _, e in robust], "none", ecolor="0.7", lw=0.8)
-        marks = axes.scatter(across, up, c=clean, s=50, zorder=2, edgecolors="black", linewidths=0.5)
-        figure.colorbar(marks, ax=axes, label="clean accuracy %")
-        for name, x, y in zip(table, across, up, strict=True):
-            axes.annotate(name, (x, y), (5, 4), textcoords="offset points", fontsize=7)
+        colours = Normalize(min(clean), max(clean))
+        for name, row in table.items():
+            (robust, x_error), (kept, y_error) = row["PGD-40 %"], row[KEPT]
+            axes.errorbar(robust, 100 * kept, 100 * y_error, x_error, "none", ecolor="0.7", lw=0.8, zorder=1)
+            colour = [row["clean %"][0]]
+            axes.scatter(
+                robust, 100 * kept, 60, colour, markers[name], norm=colours, edgecolors="0.2", label=name, zorder=2
+            )
+        figure.colorbar(ScalarMappable(colours), ax=axes, label="clean accuracy, %")
         axes.set_title(f"{data}, {THREATS[data]}", fontsize=9)
         axes.set_xlabel("accuracy under PGD-40, %")
         axes.set_ylabel("of the top 100 pixels stay under attack, %")
         axes.grid(alpha=0.3)
+    handles, names = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=6, fontsize=8)
     return figure
 
 

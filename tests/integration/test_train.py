@@ -130,6 +130,9 @@ def test_resuming_with_another_configuration_is_refused(finished, tmp_path: Path
     overrides = [*QUICK, "trainer.max_epochs=2", "threat.eps=0.2", f"resume={finished[1]}"]
     line = refusal(*overrides, cwd=tmp_path, monkeypatch=monkeypatch, capsys=capsys)
     assert "these differ" in line and "threat.eps" in line
+    elsewhere = [*QUICK, "trainer.max_epochs=2", f"resume={finished[1]}", "hydra.run.dir=elsewhere"]
+    line = refusal(*elsewhere, cwd=tmp_path, monkeypatch=monkeypatch, capsys=capsys)
+    assert "goes on in its own folder, not in" in line and "elsewhere" in line
 
 
 def test_the_best_checkpoint_is_evaluated_after_training(finished, tmp_path: Path) -> None:

@@ -50,6 +50,10 @@ def resumed_checkpoint(config: dict[str, Any]) -> Path | None:
     file = folder / "config.yaml"
     if not file.is_file():
         raise UserError(f"resume={folder} is not a run folder: it has no config.yaml")
+    if folder.resolve() != Path(config["run_dir"]).resolve():
+        raise UserError(
+            f"resume={folder} goes on in its own folder, not in {config['run_dir']}: without hydra.run.dir, -m"
+        )
     changed = sorted(_differences(load_yaml(file), config))
     if changed:
         raise UserError(f"resume={folder} was started with another configuration; these differ: {', '.join(changed)}")
