@@ -74,6 +74,11 @@ class Verdicts(SampleArrays):
         """(N,) bool."""
         return self.status == CERTIFIED
 
+    @property
+    def correct(self) -> NDArray:
+        """Whether the model is right without an adversary, (N,) bool."""
+        return self.clean_prediction == self.label
+
 
 def certify(
     model: nn.Module,
@@ -166,7 +171,7 @@ def require_order(verdicts: Verdicts, evaluation: Evaluation) -> None:
             a bound is wrong, or the network's own rounding decides.
     """
     standing = evaluation.standing(0)
-    broken = verdicts.certified & ~(standing & evaluation.clean & (verdicts.clean_prediction == verdicts.label))
+    broken = verdicts.certified & ~(standing & evaluation.clean & verdicts.correct)
     if broken.any():
         places = ", ".join(map(str, verdicts.index[broken][:10]))
         raise RuntimeError(f"certified, but broken by an attack or misclassified: samples {places}")
@@ -185,11 +190,10 @@ def verdict_summary(verdicts: Verdicts, certifier: Certifier) -> dict[str, Any]:
 
     What the model misclassifies is decided by "clean".
     """
-    wrong = verdicts.clean_prediction != verdicts.label
-    turns = [(name, ~wrong & (verdicts.member == turn)) for turn, name in enumerate(certifier.members)]
+    turns = [(name, verdicts.correct & (verdicts.member == turn)) for turn, name in enumerate(certifier.members)]
     decided = {
         name: {status: int((mine & (verdicts.status == i)).sum()) for i, status in enumerate(STATUSES) if i}
-        for name, mine in [("clean", wrong), *turns]
+        for name, mine in [("clean", ~verdicts.correct), *turns]
     }
     return {
         "statuses": {name: int((verdicts.status == i).sum()) for i, name in enumerate(STATUSES)},
@@ -202,7 +206,7 @@ def verdict_summary(verdicts: Verdicts, certifier: Certifier) -> dict[str, Any]:
 
 def verdicts_csv(verdicts: Verdicts, certifier: Certifier, evaluation: Evaluation) -> str:
     """One line for each sample; what is not known is empty."""
-    standing, threat = evaluation.standing(0), certifier.threat
+    standing, correct, threat = evaluation.standing(0), verdicts.correct, certifier.threat
     rows = []
     for n, index in enumerate(verdicts.index):
         falsified = verdicts.status[n] == FALSIFIED
@@ -214,7 +218,7 @@ def verdicts_csv(verdicts: Verdicts, certifier: Certifier, evaluation: Evaluatio
                 threat,
                 f"{threat.radius:.8g}",
                 STATUSES[verdicts.status[n]],
-                certifier.members[verdicts.member[n]] if verdicts.clean_prediction[n] == verdicts.label[n] else "clean",
+                certifier.members[verdicts.member[n]] if correct[n] else "clean",
                 f"{verdicts.margin[n]:.6g}",
                 "" if np.isnan(verdicts.radius[n]) else float(verdicts.radius[n]),
                 verdicts.counter_prediction[n] if falsified else "",

@@ -21,8 +21,7 @@ def certified_radii(verdicts: Verdicts) -> NDArray | None:
     decided before it was asked.
     """
     known = np.isfinite(verdicts.radius)
-    right = verdicts.clean_prediction == verdicts.label
-    return np.where(known, verdicts.radius, 0.0) if known.any() and known[right].all() else None
+    return np.where(known, verdicts.radius, 0.0) if known.any() and known[verdicts.correct].all() else None
 
 
 def count_above(radii: NDArray, radius: float) -> int:
