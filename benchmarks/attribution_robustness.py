@@ -97,9 +97,7 @@ def row_of(folder: Path) -> dict[str, Value]:
 def draw(tables: Mapping[str, Mapping[str, Mapping[str, Value]]]) -> Figure:
     """A panel a data set: attribution robustness against robust accuracy, coloured by clean accuracy."""
     figure = Figure(figsize=(5.4 * len(tables), 5), layout="constrained")
-    markers = dict(
-        zip(dict.fromkeys(name for table in tables.values() for name in table), "osD^vPX*<>hd", strict=False)
-    )
+    markers = dict(zip(METHODS, "osD^vPpX*<h", strict=True))
     for axes, (data, table) in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables.items(), strict=True):
         clean = [row["clean %"][0] for row in table.values()]
         colours = Normalize(min(clean), max(clean))
