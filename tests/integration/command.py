@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import runpy
@@ -35,8 +36,9 @@ def here(name: str, *overrides: str) -> None:
             if name.endswith(".py"):
                 runpy.run_path(str(ROOT / name), run_name="__main__")
             else:
-                for module in (name, f"{name}.__main__"):  # as if nothing had imported it
-                    monkeypatch.delitem(sys.modules, module, raising=False)
+                # As if nothing had imported it; a package stays, or its modules would belong to two of them.
+                module = f"{name}.__main__" if hasattr(importlib.import_module(name), "__path__") else name
+                monkeypatch.delitem(sys.modules, module, raising=False)
                 runpy.run_module(name, run_name="__main__")
         finally:
             logging.disable(logging.NOTSET)

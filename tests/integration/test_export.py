@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from command import ROOT, in_process
+from command import ROOT, here, in_process
 from torch import Tensor, nn
 
 import xrobust
@@ -53,6 +54,13 @@ def run(digits: tuple[Tensor, Tensor], tmp_path_factory: pytest.TempPathFactory)
     with pytest.MonkeyPatch.context() as patch:
         in_process(command, patch)(f"run={folder}", "formats=[safetensors,pt2,onnx,hub,timm]")
     return folder
+
+
+def test_a_command_leaves_the_modules_as_they_were(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        here("xrobust.export")
+    assert "run must be given" in capsys.readouterr().err
+    assert xrobust.export is sys.modules["xrobust.export"] and xrobust.export.loading.read_config is read_config
 
 
 @pytest.fixture
