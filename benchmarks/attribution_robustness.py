@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from claims import Value, read
+from claims import MARKERS, Value, read
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
@@ -33,7 +33,14 @@ METHODS = {
     "pgd_at": ["defense=pgd_at"],
     "ig_norm": [PENALTY, "regularizers=[ig_norm]", "regularizers.ig_norm.steps=5"],
     "ig_sum_norm": [PENALTY, "regularizers=[ig_sum_norm]", "regularizers.ig_sum_norm.steps=5"],
+    "ig_sum_norm_1": [
+        PENALTY,
+        "regularizers=[ig_sum_norm]",
+        "regularizers.ig_sum_norm.steps=5",
+        "regularizers.ig_sum_norm.beta=1",
+    ],
     "art": ["experiment=regularized_art"],
+    "art_2": ["experiment=regularized_art", "regularizers.art.weight=2"],
     "ssr": ["experiment=regularized_ssr"],
     "ssr_3": ["experiment=regularized_ssr", "regularizers.ssr.weight=3"],
     "input_gradient": ["experiment=regularized_input_gradient"],
@@ -94,27 +101,41 @@ def row_of(folder: Path) -> dict[str, Value]:
     return row | read(folder / "top_200") | read(folder / "maps")
 
 
+def method_of(name: str) -> str:
+    """`ssr` of `ssr` and of `ssr_3`, where the weight stands behind."""
+    return name.rstrip("0123456789.").rstrip("_")
+
+
+MARKER = dict(zip(dict.fromkeys(map(method_of, METHODS)), MARKERS, strict=True))
+
+
 def draw(tables: Mapping[str, Mapping[str, Mapping[str, Value]]]) -> Figure:
-    """A panel a data set: attribution robustness against robust accuracy, coloured by clean accuracy."""
+    """A panel a data set: attribution robustness against robust accuracy, coloured by clean accuracy.
+
+    A method has one mark. A line leads to its further weights, which are written beside them.
+    """
     figure = Figure(figsize=(5.4 * len(tables), 5), layout="constrained")
-    markers = dict(zip(METHODS, "osD^vPpX*<h", strict=True))
     for axes, (data, table) in zip(figure.subplots(1, len(tables), squeeze=False)[0], tables.items(), strict=True):
         clean = [row["clean %"][0] for row in table.values()]
         colours = Normalize(min(clean), max(clean))
-        for name, row in table.items():
-            (robust, x_error), (kept, y_error) = row["PGD-40 %"], row[KEPT]
-            axes.errorbar(robust, 100 * kept, 100 * y_error, x_error, "none", ecolor="0.7", lw=0.8, zorder=1)
-            colour = [row["clean %"][0]]
-            axes.scatter(
-                robust, 100 * kept, 60, colour, markers[name], norm=colours, edgecolors="0.2", label=name, zorder=2
-            )
+        for method in dict.fromkeys(map(method_of, table)):
+            weights = [name for name in table if method_of(name) == method]
+            robust, across = zip(*(table[name]["PGD-40 %"] for name in weights), strict=True)
+            kept, up = zip(*((100 * value for value in table[name][KEPT]) for name in weights), strict=True)
+            axes.errorbar(robust, kept, up, across, "-", color="0.6", lw=0.8, zorder=1)
+            colour = [table[name]["clean %"][0] for name in weights]
+            look = {"s": 60, "marker": MARKER[method], "edgecolors": "0.2", "zorder": 2}
+            axes.scatter(robust, kept, c=colour, norm=colours, label=method, **look)
+            for name, *point in zip(weights, robust, kept, strict=True):
+                weight = name.removeprefix(method).removeprefix("_")
+                axes.annotate(weight, point, (6, 5), textcoords="offset points", fontsize=7, zorder=3)
         figure.colorbar(ScalarMappable(colours), ax=axes, label="clean accuracy, %")
         axes.set_title(f"{data}, {THREATS[data]}", fontsize=9)
         axes.set_xlabel("accuracy under PGD-40, %")
         axes.set_ylabel("of the top 100 pixels stay under attack, %")
         axes.grid(alpha=0.3)
     handles, names = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=6, fontsize=8)
+    figure.legend(handles, names, loc="outside lower center", ncols=len(handles), fontsize=8)
     return figure
 
 

@@ -14,7 +14,7 @@ import pytest
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
-@pytest.fixture(params=["ordering", "claims", "overfitting", "radius_correlation"])
+@pytest.fixture(params=["ordering", "claims", "overfitting", "radius_correlation", "attribution_robustness"])
 def script(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     return importlib.import_module(request.param)
@@ -99,3 +99,40 @@ def test_radii_are_compared_on_shared_images_and_a_wrong_image_has_none(
     said = capsys.readouterr().out
     assert "| falls | -1.00 (-1.00 – -1.00), 10 |" in said
     assert "| constant |  |" in said
+
+
+def accuracies(file: Path, **values: float) -> None:
+    file.parent.mkdir(parents=True)
+    results = [
+        {"quantity": f"test/{name}", "value": value, "interval_95": [value - 0.05, value + 0.05]}
+        for name, value in values.items()
+    ]
+    file.write_text(json.dumps({"results": results}), encoding="utf-8")
+
+
+@pytest.mark.parametrize("script", ["attribution_robustness"], indirect=True)
+def test_what_is_measured_already_is_tabled_and_drawn(script: ModuleType, tmp_path: Path, capsys, monkeypatch) -> None:
+    row = {"metric": "topk_attacked", "attribution": "integrated_gradients", "higher_is_better": True}
+    for name, kept in {"ssr": 0.5, "ssr_3": 0.7}.items():
+        folder = tmp_path / f"mnist_{name}"
+        accuracies(folder / "bundle/config.json", clean_accuracy=0.9, robust_accuracy=0.6)
+        accuracies(folder / "autoattack/summary.json", clean_accuracy=0.8, robust_accuracy=0.3)
+        card = folder / "top_200/explanation_card.json"
+        card.parent.mkdir()
+        points = [{"rows": [{**row, "mean": kept, "standard_error": 0.02}]}]
+        card.write_text(json.dumps({"points": points}), encoding="utf-8")
+        explanation(folder / "maps", gini=0.4)
+    figure = tmp_path / "figure.png"
+    script.main(["--data", "mnist", "--only", "ssr", "ssr_3", "--output", str(tmp_path), "--figure", str(figure)])
+    said = capsys.readouterr().out
+    assert "| ssr | 90 ± 5 | 60 ± 5 | 30 ± 5 | 0.5 ± 0.02 | 0.4 ± 0.5 |" in said
+    assert "| ssr_3 | 90 ± 5 | 60 ± 5 | 30 ± 5 | 0.7 ± 0.02 | 0.4 ± 0.5 |" in said
+    assert figure.stat().st_size > 1000
+    (folder / "autoattack/summary.json").unlink()  # this one is measured again
+    commands: list[tuple[str, ...]] = []
+    monkeypatch.setattr(script, "command", lambda *arguments: commands.append(arguments))
+    with pytest.raises(FileNotFoundError):
+        script.main(["--data", "mnist", "--only", "ssr_3", "--output", str(tmp_path)])
+    (command,) = commands
+    assert command[:3] == ("-m", "xrobust.evaluate", "attack=autoattack_standard")
+    assert f"output={folder / 'autoattack'}" in command
