@@ -32,7 +32,7 @@ def train(cfg: DictConfig) -> float | None:
     from xrobust.config.build import build, build_all, plain
     from xrobust.config.check import check_run
     from xrobust.config.run_folder import open_run_folder, resumed_checkpoint, run_title
-    from xrobust.defenses.preflight import one_sentence, require_an_end, require_fit, require_optimizer
+    from xrobust.defenses.preflight import one_sentence, require_fit, require_optimizer, require_steps
     from xrobust.defenses.regularization import Regularization
     from xrobust.errors import within
     from xrobust.evaluate import checked, run_evaluation
@@ -43,13 +43,14 @@ def train(cfg: DictConfig) -> float | None:
 
     config = plain(cfg)
     check_run(config)
-    require_an_end(config["trainer"])
+    require_steps(config["trainer"])
     resumed_checkpoint(config)
     for part in ("threat", "train_attack", "val_attack", "test_attack"):  # first, for the places in messages
         build(config[part], part)
     with within("evaluate"):
         final = checked(after_fit(cfg, CONF))
-    callbacks = build_all(config["callbacks"], "callbacks")
+    with one_sentence("callbacks"):
+        callbacks = build_all(config["callbacks"], "callbacks")
     loggers = list(build_all(config["logger"], "logger").values())
     with one_sentence("trainer"):
         trainer = build(config["trainer"], "trainer", callbacks=list(callbacks.values()), logger=loggers)

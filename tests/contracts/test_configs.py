@@ -14,6 +14,7 @@ from torch import nn
 from xrobust.config import cli
 from xrobust.config.build import build, build_all
 from xrobust.config.check import check_run, resolve_target
+from xrobust.config.values import check_values
 from xrobust.errors import UserError
 from xrobust.schedules import Constant
 
@@ -52,6 +53,7 @@ def test_every_choice_composes_and_passes_the_signature_check(group: str, names:
         overrides += WITHOUT_METRICS
     config = composed(choice, *overrides, command=command)
     check_run(config)
+    check_values(config, "")
     if group == "experiment" and command == "train" and not given:  # what is given are files that are not there
         accepts_its_values(config)
 
@@ -75,6 +77,7 @@ def test_every_file_begins_with_a_comment_that_says_what_it_is() -> None:
         ("+defense.batchnorm=clean", ["defense.batchnorm", "did you mean 'batch_norm'"]),
         ("+trainer.max_epoch=1", ["trainer.max_epoch", "did you mean 'max_epochs'"]),
         ("+metrics.gini_index.bins=3", ["metrics.gini_index.bins"]),
+        ("+trainer.logger=false", ["trainer.logger=False", "the program gives it"]),
         ("model._target_=xrobust.models.SmalCNN", ["model._target_", "did you mean 'SmallCNN'"]),
         ("model._target_=os.system", ["os.system", "may only name"]),
         ("model._target_=torch.hub.load", ["torch.hub.load", "may only name"]),

@@ -30,7 +30,7 @@ def test_a_node_becomes_an_object_and_a_partial_waits() -> None:
     ("node", "words"),
     [
         ({**RAMP, "end": 2}, "Ramp.start and .end must be shares of the run"),
-        ({**RAMP, "end": "soon"}, "schedule: "),
+        ({**RAMP, "end": "soon"}, "schedule.end must be float, got 'soon'"),
         ({**RAMP, "ned": 1}, "schedule.ned=1 is not a parameter of xrobust.schedules.Ramp, did you mean 'end'"),
         ({"_target_": "builtins.eval"}, r"schedule\._target_=builtins\.eval: a configuration may only name"),
         ({"_target_": "xrobust.schedules.Rmap"}, "did you mean 'Ramp'"),

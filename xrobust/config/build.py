@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
 
 from xrobust.config.check import check_config
+from xrobust.config.values import check_values
 from xrobust.errors import UserError, at_place
 from xrobust.files import replace_file
 
@@ -58,20 +59,23 @@ def build(node: Any, place: str, **provided: Any) -> Any:
         provided: arguments that the program passes (they are not part of the configuration).
 
     Raises:
-        UserError: for a wrong key, a `_target_` outside the allowlist, or a value that the target refuses.
+        UserError: for a wrong key, a `_target_` outside the allowlist, a value that the target refuses or that is not
+            of its parameter's type, or a file that cannot be had.
     """
     check_config(node, place, provided)
     try:
         made = instantiate({**node, "_partial_": True}, _convert_="all")
-        return made if node.get("_partial_") else made(**provided)
-    except InstantiationException as error:
-        below = re.search(r"full_key: (\S+)", str(error))
-        cause = error.__cause__ or error
-        if not isinstance(cause, ValueError | TypeError):
+        made = made if node.get("_partial_") else made(**provided)
+    except Exception as error:
+        below = re.search(r"full_key: (\S+)", str(error)) if isinstance(error, InstantiationException) else None
+        cause = error.__cause__ or error if isinstance(error, InstantiationException) else error
+        if not isinstance(cause, UserError):
+            check_values(node, place)
+        if not isinstance(cause, ValueError | TypeError | OSError):
             raise cause from error
         raise at_place(f"{place}.{below[1]}" if below else place, cause) from error
-    except (ValueError, TypeError) as error:
-        raise at_place(place, error) from error
+    check_values(node, place)
+    return made
 
 
 def build_all(nodes: dict[str, Any], place: str, **provided: Any) -> dict[str, Any]:

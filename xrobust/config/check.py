@@ -100,6 +100,8 @@ def check_config(node: Any, place: str, provided: Collection[str] = ()) -> None:
         named, open_ended = parameters_of(target)
         keys = [key for key in mapping if key not in HYDRA_KEYS]
         for key in keys:
+            if key in given:
+                raise UserError(f"{path}.{key}={mapping[key]!r} is not for the configuration: the program gives it")
             if key not in named and not open_ended:
                 allowed = ", ".join(sorted(named.keys() - given))
                 raise UserError(

@@ -26,12 +26,13 @@ def one_sentence(place: str) -> Iterator[None]:
         raise at_place(place, " ".join(str(error).split())) from error
 
 
-def require_an_end(trainer: Mapping[str, Any]) -> None:
-    """Refuse a number of epochs below 1, and a run without end.
+def require_steps(trainer: Mapping[str, Any]) -> None:
+    """Refuse a number of epochs or of accumulated batches below 1, and a run without end.
 
     Raises:
         UserError: naming the value and what is allowed.
     """
+    at_least("trainer", 1, accumulate_grad_batches=trainer.get("accumulate_grad_batches", 1))
     steps = trainer.get("max_steps", -1)
     if trainer.get("max_epochs") is not None:
         at_least("trainer", 1, max_epochs=trainer["max_epochs"])
