@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 
-from callbacks.validation_probe import validation_probe
+from callbacks.validation_probe import check_explainable, validation_probe
 from xrobust.attacks import Attack
 from xrobust.attributions import Attribution
 from xrobust.defenses import RobustClassifier
@@ -47,6 +47,9 @@ class AttributionPanels(pl.Callback):
         self.images = images
         self.every_n_epochs = every_n_epochs
         self.seed = seed
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        check_explainable(trainer, pl_module, self.attributions)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: RobustClassifier) -> None:  # type: ignore[override]
         epoch, last = trainer.current_epoch, (trainer.max_epochs or 0) - 1

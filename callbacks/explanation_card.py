@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 
-from callbacks.validation_probe import validation_probe
+from callbacks.validation_probe import check_explainable, validation_probe
 from xrobust.attacks import Attack
 from xrobust.attacks.attribution import require_attack_on_maps
 from xrobust.attributions import Attribution
@@ -60,6 +60,9 @@ class ExplanationCard(pl.Callback):
         self.images = images
         self.seed = seed
         self.batch_size = batch_size
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        check_explainable(trainer, pl_module, self.attributions)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: RobustClassifier) -> None:  # type: ignore[override]
         if not trainer.is_global_zero or not self.attributions:

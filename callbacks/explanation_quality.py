@@ -10,7 +10,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_warn
 
-from callbacks.validation_probe import validation_probe
+from callbacks.validation_probe import check_explainable, validation_probe
 from xrobust.attacks import Attack
 from xrobust.attacks.attribution import require_attack_on_maps
 from xrobust.attributions import Attribution
@@ -96,6 +96,7 @@ class ExplanationQuality(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         check_needs(self.metrics, self._probe(trainer, pl_module))
+        check_explainable(trainer, pl_module, self.attributions)
         if trainer.is_global_zero:
             directions = {key: self.metrics[metric].higher_is_better for key, (metric, _) in self._keys.items()}
             replace_file(self.file, json.dumps(directions, indent=2) + "\n")

@@ -1,11 +1,14 @@
-"""The images on which callbacks measure explanations."""
+"""The images on which callbacks measure explanations, and whether there is anything to measure."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import pytorch_lightning as pl
 
 from xrobust.attacks import Attack
-from xrobust.attributions import Gradient
+from xrobust.attributions import Attribution, Gradient
+from xrobust.explanation import check_attributions
 from xrobust.metrics import Probe
 
 
@@ -49,3 +52,16 @@ def validation_probe(
         seed=seed,
         batch_size=batch_size,
     )
+
+
+def check_explainable(
+    trainer: pl.Trainer, pl_module: pl.LightningModule, attributions: Mapping[str, Attribution]
+) -> None:
+    """Refuse attributions that the network does not allow, before the first epoch.
+
+    Raises:
+        UserError: naming the attribution, and why.
+    """
+    x, y, _ = trainer.datamodule.probe_set(1)  # type: ignore[attr-defined]
+    model, device = pl_module.model, pl_module.device
+    check_attributions(attributions, model, x.to(device), y.to(device))  # type: ignore[arg-type]

@@ -32,6 +32,7 @@ def diff_roar(cfg: Any) -> None:
     from xrobust.config.build import build, build_all, plain, save_yaml
     from xrobust.config.check import check_run
     from xrobust.evaluation import require_fit
+    from xrobust.explanation import check_attributions
     from xrobust.explanation.diff_roar import check_values
     from xrobust.explanation.diff_roar import diff_roar as scores_of
     from xrobust.files import replace_file
@@ -52,7 +53,8 @@ def diff_roar(cfg: Any) -> None:
     retraining = build(config["retraining"], "retraining")
     data = chosen_data(config)
     datamodule = build(data, "data")
-    model = chosen_model(config).to(chosen_device(config["device"])).eval()
+    device = chosen_device(config["device"])
+    model = chosen_model(config).to(device).eval()
 
     def chosen(loader: Any, part: str) -> tuple[Tensor, Tensor]:
         rows = chosen_rows(loader.labels, part, config[part])
@@ -61,6 +63,7 @@ def diff_roar(cfg: Any) -> None:
     train = chosen(datamodule.train_dataloader(), "train_images")
     test = chosen(datamodule.test_dataloader(), "test_images")
     require_fit(model, *test)
+    check_attributions(attributions, model, test[0][:1].to(device) / 255, test[1][:1].to(device))
     options = {name: config[name] for name in ("seeds", "fill", "batch_size")}
     with busy("retraining") as status:
         shares, watch = config["shares"], status.update

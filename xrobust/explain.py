@@ -37,7 +37,7 @@ def explain(cfg: Any) -> None:
     from xrobust.attacks.attribution import require_attack_on_maps
     from xrobust.config.build import build, build_all, plain, save_yaml
     from xrobust.config.check import check_run
-    from xrobust.explanation import answer, check_plan
+    from xrobust.explanation import answer, check_attributions, check_plan
     from xrobust.explanation.output import write_outputs
     from xrobust.export.bundle import add_explanation_card
     from xrobust.export.loading import read_config
@@ -57,6 +57,7 @@ def explain(cfg: Any) -> None:
     datamodule = build(chosen_data(config), "data")
     probes = chosen_probes(config, datamodule, model, device)
     check_plan(attributions, metrics, probes[0])
+    check_attributions(attributions, model, probes[0].x, probes[0].y)
     is_bundle = config["bundle"] is not None and Path(config["bundle"]).is_dir()
     results = read_config(config["bundle"]).get("results", []) if is_bundle else []
     with busy("measuring explanations") as status:

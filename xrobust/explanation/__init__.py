@@ -6,13 +6,14 @@ from xrobust.explanation.measurement import Measurement
 from xrobust.explanation.panel import first_images, panel_data
 from xrobust.explanation.references import reference_measurements
 from xrobust.explanation.run import answer
-from xrobust.explanation.suite import check_needs, check_plan, measure, out_of_reach, plan
+from xrobust.explanation.suite import check_attributions, check_needs, check_plan, measure, out_of_reach, plan
 
 __all__ = [
     "CHECKLIST",
     "Measurement",
     "Point",
     "answer",
+    "check_attributions",
     "check_needs",
     "check_plan",
     "explanation_card",

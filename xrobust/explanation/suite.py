@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from torch import Tensor, nn
 
 from xrobust.attributions import Attribution
-from xrobust.errors import UserError
+from xrobust.errors import UserError, within
 from xrobust.explanation.measurement import Measurement
 from xrobust.metrics import ExplanationMetric, Probe
 
@@ -79,6 +80,23 @@ def check_needs(metrics: Mapping[str, ExplanationMetric], probe: Probe) -> None:
     """
     for name, need in out_of_reach(metrics, probe).items():
         raise UserError(f"metrics={name} needs {need}, which this run does not have")
+
+
+def check_attributions(attributions: Mapping[str, Attribution], model: nn.Module, x: Tensor, y: Tensor) -> None:
+    """Refuse attributions that the network does not allow; each explains the first image.
+
+    Args:
+        attributions: by name.
+        model: images in [0, 1] → logits; it leaves as it came.
+        x: (N, C, H, W) in [0, 1].
+        y: labels (N,).
+
+    Raises:
+        UserError: naming the attribution, and why.
+    """
+    for name, method in attributions.items():
+        with within(f"attribution.{name}"):
+            method(model, x[:1], y[:1])
 
 
 def measure(
