@@ -6,13 +6,13 @@ python -m xrobust.certify bundle=runs/2026-01-31_12-00-00/bundle threat=linf_0_1
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from xrobust.command import (
     STAGES,
     ball_name,
     beside,
+    bundle_to_update,
     check_image_choice,
     check_model_choice,
     check_output,
@@ -81,8 +81,9 @@ def certify(cfg: Any) -> None:
     replace_file(folder / "samples.csv", certification.verdicts_csv(verdicts, certifier, evaluation))
     replace_file(folder / "counter_examples.npz", certification.counter_examples(verdicts))
     replace_file(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
-    if config["bundle"] is not None and Path(config["bundle"]).is_dir():
-        add_results(config["bundle"], [certified])
+    bundle = bundle_to_update(config, folder)
+    if bundle is not None:
+        add_results(bundle, [certified])
     print_certification(summary, folder)
 
 

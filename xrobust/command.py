@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xrobust.config import cli, schema
 from xrobust.errors import UserError, at_least, one_of
+from xrobust.files import why_not_writable
 
 if TYPE_CHECKING:
     import torch
@@ -45,17 +47,41 @@ def check_model_choice(config: dict[str, Any]) -> None:
 
 
 def check_output(config: dict[str, Any]) -> None:
-    """Refuse an `output` that cannot be a folder.
+    """Refuse an `output` that cannot be a folder, and a place where nothing can be written.
 
     Raises:
-        UserError: naming the file that is in its place.
+        UserError: naming the file that is in its place, or the folder and the reason.
     """
+    source = config.get("bundle") or config.get("weights")
     if config["output"] is not None:
         output = Path(config["output"])
-        there = next(place for place in (output, *output.absolute().parents) if place.exists())
-        if not there.is_dir():
-            what = "is a file" if there == output else f"lies below {there}, which is a file"
-            raise UserError(f"output={output} {what}, it must be a folder")
+    elif source is not None and Path(source).exists():
+        output = Path(source).resolve().parent
+    else:
+        return
+    there = next(place for place in (output, *output.absolute().parents) if place.exists())
+    if not there.is_dir():
+        what = "is a file" if there == output else f"lies below {there}, which is a file"
+        raise UserError(f"output={output} {what}, it must be a folder")
+    reason = why_not_writable(there)
+    if reason is not None:
+        raise UserError(f"nothing can be written to {there} ({reason}): output=<folder> chooses another place")
+
+
+def bundle_to_update(config: dict[str, Any], folder: Path) -> Path | None:
+    """The folder of the bundle, which keeps what is measured of it; none for other models, or if it is read-only.
+
+    Args:
+        config: with `bundle`.
+        folder: where the results are anyway, for the warning.
+    """
+    if config["bundle"] is None or not Path(config["bundle"]).is_dir():
+        return None
+    reason = why_not_writable(Path(config["bundle"]))
+    if reason is not None:
+        warnings.warn(f"bundle={config['bundle']} stays as it is ({reason}): the results are in {folder}", stacklevel=2)
+        return None
+    return Path(config["bundle"])
 
 
 def check_image_choice(command: str, config: dict[str, Any]) -> None:

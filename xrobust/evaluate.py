@@ -14,6 +14,7 @@ from xrobust.command import (
     STAGES,
     ball_name,
     beside,
+    bundle_to_update,
     check_image_choice,
     check_model_choice,
     check_output,
@@ -99,8 +100,9 @@ def run_evaluation(configs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     stage = STAGES[config["split"]]
     save_yaml(config, folder / "config.yaml")
     summary = write_outputs(folder, evaluation, findings, stage, str(device), data)
-    if config["bundle"] is not None and Path(config["bundle"]).is_dir():
-        add_results(config["bundle"], room.accuracies(evaluation, stage, data), summary["warnings"])
+    bundle = bundle_to_update(config, folder)
+    if bundle is not None:
+        add_results(bundle, room.accuracies(evaluation, stage, data), summary["warnings"])
     print_evaluation(summary, folder)
     return summary
 

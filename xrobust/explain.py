@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from xrobust.command import (
     ball_name,
     beside,
+    bundle_to_update,
     check_image_choice,
     check_model_choice,
     check_output,
@@ -75,8 +76,9 @@ def explain(cfg: Any) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_yaml(config, folder / "config.yaml")
     write_outputs(folder, probes, attributions, measurements, card, config["panel_images"])
-    if is_bundle:
-        add_explanation_card(config["bundle"], card)
+    bundle = bundle_to_update(config, folder)
+    if bundle is not None:
+        add_explanation_card(bundle, card)
     print_explanations(card, folder)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,15 @@ def replace_file(path: Path, content: str | bytes) -> None:
     """Write a file beside and rename it."""
     with written_beside(path) as stream:
         stream.write(content.encode() if isinstance(content, str) else content)
+
+
+def why_not_writable(folder: Path) -> str | None:
+    """What keeps files from being written to a folder that exists; none if nothing does."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return None
+    except OSError as error:
+        return error.strerror or type(error).__name__
 
 
 def csv_text(header: Iterable[object], rows: Iterable[Iterable[object]], delimiter: str = ",") -> str:

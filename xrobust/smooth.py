@@ -6,12 +6,12 @@ python -m xrobust.smooth bundle=runs/2026-01-31_12-00-00/bundle data=mnist sigma
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xrobust.command import (
     STAGES,
     beside,
+    bundle_to_update,
     check_image_choice,
     check_model_choice,
     check_output,
@@ -71,8 +71,9 @@ def smooth(cfg: Any) -> None:
     replace_file(folder / "samples.csv", smoothing.samples_csv(smoothed))
     replace_file(folder / "cohen.tsv", smoothing.cohen_tsv(smoothed))
     replace_file(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
-    if config["bundle"] is not None and Path(config["bundle"]).is_dir():
-        add_results(config["bundle"], results)
+    bundle = bundle_to_update(config, folder)
+    if bundle is not None:
+        add_results(bundle, results)
     print_smoothing(summary, folder)
 
 

@@ -126,6 +126,10 @@ def test_a_file_where_a_run_folder_should_be(override: str, tmp_path: Path, asse
     assert_one_sentence([override], ["taken", "is a file"])
 
 
+def test_a_run_folder_where_none_can_be_made(assert_one_sentence) -> None:
+    assert_one_sentence(["hydra.run.dir=/proc/run"], ["no folder of a run can be made at /proc"])
+
+
 MONITORED = ["monitor=val/nonsense is not logged by this run", "val/robust_accuracy"]
 
 

@@ -58,6 +58,7 @@ def test_a_certification_leaves_everything_behind_also_in_the_bundle(run, capsys
         ("certifier=crwn", "did you mean 'crown'"),
         ("split=train", "split must be one of"),
         (f"output={__file__}", "is a file, it must be a folder"),
+        ("output=/proc/below", "nothing can be written to /"),
         ("certifier=[ibp,crown]", "certifier takes one choice"),
         ("+zz=1", "zz is not a key of this configuration"),
         ("+certifier.stpes=3", "certifier.stpes"),
@@ -69,6 +70,17 @@ def test_mistakes_are_one_sentence(run, capsys, override: str, words: str) -> No
     with pytest.raises(SystemExit) as left:
         run(*(each for each in QUICK if not each.startswith("threat")), override)
     assert left.value.code == 2 and words in capsys.readouterr().err
+
+
+def test_a_bundle_that_cannot_be_changed_is_certified_all_the_same(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def why_not_writable(folder: Path) -> str | None:
+        return "Permission denied" if folder.name == "bundle" else None
+
+    monkeypatch.setattr("xrobust.command.why_not_writable", why_not_writable)
+    before = read_config("run/bundle")
+    with pytest.warns(UserWarning, match=r"run/bundle stays as it is \(Permission denied\): the results are in out"):
+        run(*QUICK, "certifier=ibp", "output=out")
+    assert read_config("run/bundle") == before and Path("out/summary.json").is_file()
 
 
 def test_a_certifier_with_radii_leaves_the_certified_accuracy_at_all_of_them(run, capsys) -> None:

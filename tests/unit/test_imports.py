@@ -69,7 +69,7 @@ BELOW = {
     },
     "comparison": {"attributions", "config", "export", "report", "errors", "files", "randomness"},
     "config": {"errors", "files"},
-    "command": {"config", "data", "export", "threat", "errors"},
+    "command": {"config", "data", "export", "files", "threat", "errors"},
 }
 
 

@@ -71,6 +71,10 @@ def run(job: Callable[[DictConfig], Any], conf: Path, config_name: str) -> None:
         if debug or begun:
             raise
         sys.exit(_say(f"{error.filename} is a file, so no folder of a run can be made there"))
+    except OSError as error:
+        if debug or begun:
+            raise
+        sys.exit(_say(f"no folder of a run can be made at {error.filename}: {error.strerror}"))
 
 
 def check_keys(cfg: DictConfig, place: str = "") -> None:
