@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytorch_lightning as pl
 
 from callbacks.monitored import monitored
 from callbacks.movable_checkpoint import MovableCheckpoint
+from xrobust.errors import UserError
 
 
 class BestCheckpoint(MovableCheckpoint):
@@ -31,6 +35,13 @@ class BestCheckpoint(MovableCheckpoint):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self.monitor = self.monitor or pl_module.selection  # type: ignore[assignment]
         super().setup(trainer, pl_module, stage)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        if self.best_model_path and not Path(self.best_model_path).is_file():
+            raise UserError(
+                f"resume: {self.best_model_path}, the best epoch so far, is missing; put it back or begin anew"
+            )
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.best_model_score is not None and self.monitor not in trainer.callback_metrics:

@@ -135,6 +135,15 @@ def test_resuming_with_another_configuration_is_refused(finished, tmp_path: Path
     assert "goes on in its own folder, not in" in line and "elsewhere" in line
 
 
+def test_a_run_without_its_best_epoch_is_not_resumed(finished, tmp_path: Path, monkeypatch, capsys) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished[1], folder)
+    (folder / "checkpoints/best.ckpt").unlink()
+    given = ["data=digits", "threat.eps=0.1", "trainer.max_epochs=2", "logger=csv", f"resume={folder}"]
+    line = refusal(*given, cwd=tmp_path, monkeypatch=monkeypatch, capsys=capsys)
+    assert "best.ckpt, the best epoch so far, is missing" in line
+
+
 def test_the_best_checkpoint_is_evaluated_after_training(finished, tmp_path: Path) -> None:
     """`evaluate` may differ when a run is resumed, so that the evaluation can follow later."""
     folder = tmp_path / "run"

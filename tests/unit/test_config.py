@@ -86,7 +86,7 @@ def test_a_run_folder_is_opened_once_and_resumed_only_by_the_same_configuration(
     resume = {"resume": str(folder), "debug": True, "logger": {"wandb": {}}}
     assert open_run_folder(configuration(folder, **resume)) is None  # killed before the first epoch ended
     (folder / "checkpoints").mkdir()
-    (folder / "checkpoints" / "last.ckpt").touch()
+    torch.save({}, folder / "checkpoints" / "last.ckpt")
     assert open_run_folder(configuration(folder, **resume)) == folder / "checkpoints" / "last.ckpt"
     with pytest.raises(UserError, match="these differ: seed"):
         open_run_folder(configuration(folder, **resume, seed=1))
@@ -94,12 +94,27 @@ def test_a_run_folder_is_opened_once_and_resumed_only_by_the_same_configuration(
         open_run_folder(configuration(folder, resume=str(tmp_path)))
 
 
+def test_a_run_with_damaged_files_is_not_resumed(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    open_run_folder(configuration(folder))
+    (folder / "checkpoints").mkdir()
+    last, written = folder / "checkpoints" / "last.ckpt", folder / "config.yaml"
+    torch.save({"weights": torch.zeros(1000)}, last)
+    last.write_bytes(last.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"last\.ckpt is damaged, so the run cannot go on"):
+        open_run_folder(configuration(folder, resume=str(folder)))
+    for content in (b"}{", b"[1]", b"a: ${", b"\xff\xfe\x00"):
+        written.write_bytes(content)
+        with pytest.raises(UserError, match=r"config\.yaml is damaged: "):
+            open_run_folder(configuration(folder, resume=str(folder)))
+
+
 def test_a_requeued_job_goes_on_in_its_folder(tmp_path: Path, monkeypatch) -> None:
     folder = tmp_path / "run"
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     assert open_run_folder(configuration(folder)) is None, "killed before it had a folder"
     (folder / "checkpoints").mkdir()
-    (folder / "checkpoints" / "last.ckpt").touch()
+    torch.save({}, folder / "checkpoints" / "last.ckpt")
     assert open_run_folder(configuration(folder)) == folder / "checkpoints" / "last.ckpt"
     monkeypatch.delenv("SLURM_RESTART_COUNT")
     assert open_run_folder(configuration(folder)) is None, "begun anew by hand"

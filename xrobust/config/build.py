@@ -11,6 +11,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError, OmegaConfBaseException
+from yaml import YAMLError
 
 from xrobust.config.check import check_config
 from xrobust.config.values import check_values
@@ -98,7 +99,15 @@ def save_yaml(config: dict[str, Any], path: Any) -> None:
 
 
 def load_yaml(path: Any) -> dict[str, Any]:
-    """Read what `save_yaml` wrote."""
-    loaded = OmegaConf.load(path)
-    assert isinstance(loaded, DictConfig)
+    """Read what `save_yaml` wrote.
+
+    Raises:
+        UserError: if the file is damaged.
+    """
+    try:
+        loaded = OmegaConf.load(path)
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is damaged: {' '.join(str(error).split())}") from error
+    if not isinstance(loaded, DictConfig):
+        raise UserError(f"{path} is damaged: it must hold a mapping")
     return plain(loaded)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 from hydra.core.hydra_config import HydraConfig
 
@@ -23,7 +24,7 @@ def open_run_folder(config: dict[str, Any]) -> Path | None:
         The checkpoint to go on from, if there is one.
 
     Raises:
-        UserError: if the folder to resume is no run folder, or its configuration is another one.
+        UserError: as `resumed_checkpoint`.
     """
     if _goes_on(config):
         return resumed_checkpoint(config)
@@ -42,7 +43,7 @@ def resumed_checkpoint(config: dict[str, Any]) -> Path | None:
     """The checkpoint to go on from, if a run is resumed and has one; makes nothing.
 
     Raises:
-        UserError: if the folder to resume is no run folder, or its configuration is another one.
+        UserError: if the folder to resume is no run folder, its configuration is another one, or a file is damaged.
     """
     if not _goes_on(config):
         return None
@@ -58,7 +59,13 @@ def resumed_checkpoint(config: dict[str, Any]) -> Path | None:
     if changed:
         raise UserError(f"resume={folder} was started with another configuration; these differ: {', '.join(changed)}")
     checkpoint = folder / LAST_CHECKPOINT
-    return checkpoint if checkpoint.is_file() else None
+    if not checkpoint.is_file():
+        return None
+    if not is_zipfile(checkpoint):  # as torch writes it; the directory of the archive is at its end
+        raise UserError(
+            f"resume={folder}: {checkpoint} is damaged, so the run cannot go on; without it, it begins anew"
+        )
+    return checkpoint
 
 
 def run_title(config: dict[str, Any]) -> str:
