@@ -61,8 +61,13 @@ def assert_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
         (["attack@map_attack=pgd"], ["map_attack must be an attack on maps", "PGD"]),
         (["defense=null"], ["defense=null is no choice", "defense=<name>"]),
         (["threat=0.3"], ["threat=0.3 is no choice"]),
+        (["trainer.val_check_interval=2"], ["is left to its default; +trainer.val_check_interval=… gives it a value"]),
+        (["optim=sgd_cosine", "optim.optimizer.foreach=true"], ["+optim.optimizer.foreach=… gives it a value"]),
         (["seed=4294967296"], ["seed must be at most 4294967295"]),
-        (["trainer.strategy=ddp"], ["trainer.strategy is not a key of the chosen trainer", "ddp"]),
+        (
+            ["trainer.strategy=ddp"],
+            ["trainer.strategy is not a key of the chosen trainer", "ddp", "; +trainer.strategy"],
+        ),
         (["data=digits", "evaluate.after_fit=true", "evaluate.limit=1000"], ["evaluate.limit=1000", "359"]),
     ],
 )

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from xrobust.config.check import did_you_mean
+from xrobust.config.check import did_you_mean, parameters_of, resolve_target
 from xrobust.config.offers import help_text, owner_of, refuse_values
 from xrobust.errors import UserError
 
@@ -152,6 +152,8 @@ def explain(error: Exception, conf: Path, config_name: str) -> str:
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown:
         owned = owner_of(conf, config_name, unknown[1])
+        if _is_parameter(conf, config_name, unknown[1]):
+            return f"{owned or f'{unknown[1]} is left to its default'}; +{unknown[1]}=… gives it a value"
         if owned is not None:
             return owned
         hint = did_you_mean(unknown[1], list(_dotted_keys(_compose_defaults(conf, config_name))))
@@ -169,10 +171,24 @@ def explain(error: Exception, conf: Path, config_name: str) -> str:
     return " ".join(line.strip() for line in text.splitlines() if "hydra.cc" not in line)
 
 
-def _compose_defaults(conf: Path, config_name: str) -> DictConfig:
+def _is_parameter(conf: Path, config_name: str, key: str) -> bool:
+    """Whether a key that the chosen file does not have is a parameter of what it describes."""
+    place, _, name = key.rpartition(".")
+    others = [each for each in sys.argv[1:] if "=" in each and each.lstrip("+").partition("=")[0] != key]
+    try:
+        node = OmegaConf.select(_compose_defaults(conf, config_name, others), place) if place else None
+        target = (
+            resolve_target(node["_target_"], place) if isinstance(node, DictConfig) and "_target_" in node else None
+        )
+    except (HydraException, OmegaConfBaseException, UserError):  # others are wrong as well
+        return False
+    return target is not None and name in parameters_of(target)[0]
+
+
+def _compose_defaults(conf: Path, config_name: str, overrides: Sequence[str] = ()) -> DictConfig:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf), version_base="1.3"):
-        return compose(config_name)
+        return compose(config_name, list(overrides))
 
 
 def _dotted_keys(node: Any, prefix: str = "") -> Iterator[str]:
