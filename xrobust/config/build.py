@@ -69,11 +69,11 @@ def build(node: Any, place: str, **provided: Any) -> Any:
         made = made if node.get("_partial_") else made(**provided)
     except Exception as error:
         below = re.search(r"full_key: (\S+)", str(error)) if isinstance(error, InstantiationException) else None
-        cause = error.__cause__ or error if isinstance(error, InstantiationException) else error
+        cause = (error.__cause__ if isinstance(error, InstantiationException) else None) or error
         if not isinstance(cause, UserError):
             check_values(node, place)
         if not isinstance(cause, ValueError | TypeError | OSError):
-            raise cause from error
+            raise cause from None
         raise at_place(f"{place}.{below[1]}" if below else place, cause) from error
     check_values(node, place)
     return made
