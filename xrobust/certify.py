@@ -14,7 +14,6 @@ from xrobust.command import (
     beside,
     bundle_to_update,
     check_image_choice,
-    check_model_choice,
     check_output,
     chosen_device,
     chosen_images,
@@ -95,7 +94,6 @@ def check_values(config: dict[str, Any]) -> None:
     """
     at_least("certify", 1, batch_size=config["batch_size"])
     check_image_choice(CONFIG_NAME, config)
-    check_model_choice(config)
     check_output(config)
 
 

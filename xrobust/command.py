@@ -29,10 +29,16 @@ def start(job: Callable[[Any], None], config_name: str) -> None:
         print(f"error: {CONF} is missing: install xrobust from its repository with pip install -e .", file=sys.stderr)
         sys.exit(2)
     schema.register()
-    cli.run(job, CONF, config_name)
+
+    def with_one_model(cfg: Any) -> None:
+        if "bundle" in cfg:
+            check_model_choice(cfg)  # before values are taken from it
+        job(cfg)
+
+    cli.run(with_one_model, CONF, config_name)
 
 
-def check_model_choice(config: dict[str, Any]) -> None:
+def check_model_choice(config: Mapping[str, Any]) -> None:
     """Refuse a configuration that names no model, or two.
 
     Raises:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from xrobust.command import (
     beside,
-    check_model_choice,
     check_output,
     chosen_data,
     chosen_device,
@@ -42,7 +41,6 @@ def diff_roar(cfg: Any) -> None:
 
     config = plain(cfg)
     check_run(config)
-    check_model_choice(config)
     check_output(config)
     check_values(config["shares"], config["seeds"], config["fill"])
     require_some(attribution=config["attribution"])

@@ -16,7 +16,6 @@ from xrobust.command import (
     beside,
     bundle_to_update,
     check_image_choice,
-    check_model_choice,
     check_output,
     chosen_device,
     chosen_images,
@@ -117,7 +116,6 @@ def check_values(config: dict[str, Any]) -> None:
     check_image_choice(CONFIG_NAME, config)
     if config["threats"] is not None and len(config["threats"]) > 1 and config["eps"] is not None:
         raise UserError(f"eps={config['eps']} goes with one threat model, but threats={config['threats']} are several")
-    check_model_choice(config)
     check_output(config)
 
 

@@ -13,7 +13,6 @@ from xrobust.command import (
     beside,
     bundle_to_update,
     check_image_choice,
-    check_model_choice,
     check_output,
     chosen_data,
     chosen_device,
@@ -93,7 +92,6 @@ def check_values(config: dict[str, Any]) -> None:
     at_least("explain", 0, panel_images=config["panel_images"])
     require_some(attribution=config["attribution"], metrics=config["metrics"])
     check_image_choice(CONFIG_NAME, config)
-    check_model_choice(config)
     check_output(config)
 
 

@@ -13,7 +13,6 @@ from xrobust.command import (
     beside,
     bundle_to_update,
     check_image_choice,
-    check_model_choice,
     check_output,
     chosen_device,
     chosen_images,
@@ -102,7 +101,6 @@ def check_values(config: dict[str, Any]) -> None:
     for radius in config["radii"] or ():
         at_least("smooth", 0.0, radii=radius)
     check_image_choice(CONFIG_NAME, config)
-    check_model_choice(config)
     check_output(config)
 
 

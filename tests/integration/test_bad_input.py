@@ -251,6 +251,16 @@ def test_a_failed_export_leaves_the_old_bundle_whole(bundle: Path) -> None:
     shutil.rmtree(bundle)
 
 
+@pytest.mark.parametrize("name", ["evaluate", "certify", "smooth", "explain", "diff_roar"])
+def test_a_command_takes_one_model(name: str, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = in_process(importlib.import_module(f"xrobust.{name}"), monkeypatch)
+    for given in ([], ["bundle=bundle", "model=small_cnn"]):
+        with pytest.raises(SystemExit):
+            command(*given)
+        assert "exactly one must be given: bundle=" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["certify", "smooth", "explain", "diff_roar"])
 def test_a_bundle_for_other_images_is_refused(name: str, tmp_path: Path, monkeypatch, capsys) -> None:
     architecture = {"num_classes": 10, "in_channels": 1, "image_size": 12}

@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 import xrobust.command
 from xrobust import evaluate as command
 from xrobust.attacks import WorstOf
-from xrobust.command import recorded_data
+from xrobust.command import check_model_choice, recorded_data
 from xrobust.config.build import build, build_all, plain
 from xrobust.config.check import check_run
 from xrobust.errors import UserError
@@ -40,6 +40,21 @@ NETWORK = {"_target_": "xrobust.models.SmallCNN", "num_classes": 10, "in_channel
         ({"bundle": None}, ["exactly one", "bundle=", "model="]),
         ({"model": NETWORK}, ["exactly one", "bundle=", "model="]),
         ({"weights": "mine.pt"}, ["weights=mine.pt", "a bundle has its own"]),
+        ({"bundle": None, "model": NETWORK, "data": None}, ["data=… must be given"]),
+    ],
+)
+def test_a_choice_of_several_models_or_none_is_refused(
+    changes: dict[str, Any], words: list[str], config: dict[str, Any]
+) -> None:
+    check_model_choice(config)
+    with pytest.raises(UserError) as error:
+        check_model_choice({**config, **changes})
+    assert all(word in str(error.value) for word in words), error.value
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
         ({"split": "train"}, ["split", "'test'", "'validation'", "'train'"]),
         ({"limit": 0}, ["limit", "at least 1", "0"]),
         ({"batch_size": 0}, ["batch_size", "at least 1", "0"]),
