@@ -88,6 +88,9 @@ def run_evaluation(configs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     model = chosen_model(config).to(device).eval()
     surrogate = None if config["surrogate"] is None else load(config["surrogate"], device)
     x, y, index, data = chosen_images(config)
+    if surrogate is not None:
+        with within("surrogate"):
+            room.require_fit(surrogate, x, y)
     folder = chosen_folder(config, [ladder.threat for ladder in ladders])
     options = {"index": index, "seed": config["seed"], "batch_size": config["batch_size"], "folder": folder}
 

@@ -145,6 +145,16 @@ def test_the_model_of_an_untrained_network_is_warned_about(tmp_path: Path, run, 
     assert "of which 2 warn" in capsys.readouterr().out
 
 
+def test_a_surrogate_for_other_images_is_refused_before_the_attack(bundle: Path, run, capsys) -> None:
+    larger = {**ARCHITECTURE, "image_size": 12}
+    architecture = {"_target_": "xrobust.models.SmallCNN", **larger}
+    save_bundle("larger", SmallCNN(**larger), architecture, class_names=list("0123456789"), training={})
+    with pytest.raises(SystemExit):
+        run("bundle=run/bundle", *QUICK, "surrogate=larger", "output=out")
+    assert "error: surrogate: the model does not accept images of shape (1, 8, 8)" in capsys.readouterr().err
+    assert not Path("out").exists()
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
