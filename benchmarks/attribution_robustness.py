@@ -28,17 +28,13 @@ from tables import Row, show
 ROOT = Path(__file__).parents[1]
 THREATS = {"mnist": "linf_0_3", "fashion_mnist": "linf_0_1"}
 PENALTY = "defense=gradient_regularized"
+IG_SUM_NORM = [PENALTY, "regularizers=[ig_sum_norm]", "regularizers.ig_sum_norm.steps=5"]
 METHODS = {
     "natural": ["defense=standard"],
     "pgd_at": ["defense=pgd_at"],
     "ig_norm": [PENALTY, "regularizers=[ig_norm]", "regularizers.ig_norm.steps=5"],
-    "ig_sum_norm": [PENALTY, "regularizers=[ig_sum_norm]", "regularizers.ig_sum_norm.steps=5"],
-    "ig_sum_norm_1": [
-        PENALTY,
-        "regularizers=[ig_sum_norm]",
-        "regularizers.ig_sum_norm.steps=5",
-        "regularizers.ig_sum_norm.beta=1",
-    ],
+    "ig_sum_norm": IG_SUM_NORM,
+    "ig_sum_norm_1": [*IG_SUM_NORM, "regularizers.ig_sum_norm.beta=1"],
     "art": ["experiment=regularized_art"],
     "art_2": ["experiment=regularized_art", "regularizers.art.weight=2"],
     "ssr": ["experiment=regularized_ssr"],

@@ -58,11 +58,10 @@ def check_output(config: dict[str, Any]) -> None:
     Raises:
         UserError: naming the file that is in its place, or the folder and the reason.
     """
-    source = config.get("bundle") or config.get("weights")
     if config["output"] is not None:
         output = Path(config["output"])
-    elif source is not None and Path(source).exists():
-        output = Path(source).resolve().parent
+    elif "bundle" in config and measured(config).exists():
+        output = measured(config).parent
     else:
         return
     there = next(place for place in (output, *output.absolute().parents) if place.exists())
@@ -74,6 +73,12 @@ def check_output(config: dict[str, Any]) -> None:
         raise UserError(f"nothing can be written to {there} ({reason}): output=<folder> chooses another place")
 
 
+def bundle_folder(config: Mapping[str, Any]) -> Path | None:
+    """The folder of the bundle; none for a checkpoint and for other models."""
+    folder = None if config["bundle"] is None else Path(config["bundle"])
+    return folder if folder is not None and folder.is_dir() else None
+
+
 def bundle_to_update(config: dict[str, Any], folder: Path) -> Path | None:
     """The folder of the bundle, which keeps what is measured of it; none for other models, or if it is read-only.
 
@@ -81,13 +86,12 @@ def bundle_to_update(config: dict[str, Any], folder: Path) -> Path | None:
         config: with `bundle`.
         folder: where the results are anyway, for the warning.
     """
-    if config["bundle"] is None or not Path(config["bundle"]).is_dir():
-        return None
-    reason = why_not_writable(Path(config["bundle"]))
+    bundle = bundle_folder(config)
+    reason = None if bundle is None else why_not_writable(bundle)
     if reason is not None:
         warnings.warn(f"bundle={config['bundle']} stays as it is ({reason}): the results are in {folder}", stacklevel=2)
         return None
-    return Path(config["bundle"])
+    return bundle
 
 
 def check_image_choice(command: str, config: dict[str, Any]) -> None:
@@ -127,7 +131,7 @@ def chosen_data(config: dict[str, Any]) -> dict[str, Any]:
     bundle = config["bundle"]
     if config["data"] is not None:
         return config["data"]
-    description = read_config(bundle) if Path(bundle).is_dir() else load_described(bundle)[1]
+    description = load_described(bundle)[1] if bundle_folder(config) is None else read_config(bundle)
     return recorded_data(description, f"bundle={bundle}")
 
 
@@ -220,11 +224,16 @@ def ball_name(threat: ThreatModel) -> str:
     return f"{threat.norm}_{threat.written_eps.replace('/', '_')}"
 
 
+def measured(config: Mapping[str, Any]) -> Path:
+    """Where the model is that is measured; for weights that a library brings, a name in the working directory."""
+    source = config["bundle"] or config["weights"]
+    return Path(source).resolve() if source else Path.cwd() / "pretrained"
+
+
 def beside(config: dict[str, Any], kind: str, name: str) -> Path:
     """`output`, or <kind>/<name> beside the bundle or the weights."""
     if config["output"] is not None:
         return Path(config["output"])
-    source = config["bundle"] or config["weights"]
-    place = Path(source).resolve() if source else Path.cwd() / "pretrained"
+    place = measured(config)
     of = [] if place.is_dir() else [place.stem]
     return place.parent / kind / "_".join([*of, name])

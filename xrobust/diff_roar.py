@@ -31,6 +31,7 @@ def diff_roar(cfg: Any) -> None:
     from xrobust.config.build import build, build_all, plain, save_yaml
     from xrobust.config.check import check_run
     from xrobust.evaluation import require_fit
+    from xrobust.evaluation.images import unit
     from xrobust.explanation import check_attributions
     from xrobust.explanation.diff_roar import check_values
     from xrobust.explanation.diff_roar import diff_roar as scores_of
@@ -61,7 +62,7 @@ def diff_roar(cfg: Any) -> None:
     train = chosen(datamodule.train_dataloader(), "train_images")
     test = chosen(datamodule.test_dataloader(), "test_images")
     require_fit(model, *test)
-    check_attributions(attributions, model, test[0][:1].to(device) / 255, test[1][:1].to(device))
+    check_attributions(attributions, model, unit(test[0][:1]).to(device), test[1][:1].to(device))
     options = {name: config[name] for name in ("seeds", "fill", "batch_size")}
     with busy("retraining") as status:
         shares, watch = config["shares"], status.update

@@ -5,12 +5,12 @@ python -m xrobust.explain bundle=runs/2026-01-31_12-00-00/bundle 'attribution=[g
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xrobust.command import (
     ball_name,
     beside,
+    bundle_folder,
     bundle_to_update,
     check_image_choice,
     check_output,
@@ -58,8 +58,8 @@ def explain(cfg: Any) -> None:
     probes = chosen_probes(config, datamodule, model, device)
     check_plan(attributions, metrics, probes[0])
     check_attributions(attributions, model, probes[0].x, probes[0].y)
-    is_bundle = config["bundle"] is not None and Path(config["bundle"]).is_dir()
-    results = read_config(config["bundle"]).get("results", []) if is_bundle else []
+    described = bundle_folder(config)
+    results = [] if described is None else read_config(described).get("results", [])
     with busy("measuring explanations") as status:
         measurements, card = answer(
             probes,

@@ -68,8 +68,10 @@ def build(node: Any, place: str, **provided: Any) -> Any:
         made = instantiate({**node, "_partial_": True}, _convert_="all")
         made = made if node.get("_partial_") else made(**provided)
     except Exception as error:
-        below = re.search(r"full_key: (\S+)", str(error)) if isinstance(error, InstantiationException) else None
-        cause = (error.__cause__ if isinstance(error, InstantiationException) else None) or error
+        cause: BaseException = error
+        below = None
+        if isinstance(error, InstantiationException):
+            cause, below = error.__cause__ or error, re.search(r"full_key: (\S+)", str(error))
         if not isinstance(cause, UserError):
             check_values(node, place)
         if not isinstance(cause, ValueError | TypeError | OSError):

@@ -67,13 +67,11 @@ def run(job: Callable[[DictConfig], Any], conf: Path, config_name: str) -> None:
         if debug:
             raise
         sys.exit(_say(explain(error, conf, config_name)))
-    except (FileExistsError, NotADirectoryError) as error:
-        if debug or begun:
-            raise
-        sys.exit(_say(f"{error.filename} is a file, so no folder of a run can be made there"))
     except OSError as error:
         if debug or begun:
             raise
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            sys.exit(_say(f"{error.filename} is a file, so no folder of a run can be made there"))
         sys.exit(_say(f"no folder of a run can be made at {error.filename}: {error.strerror}"))
 
 
@@ -177,12 +175,11 @@ def _is_parameter(conf: Path, config_name: str, key: str) -> bool:
     others = [each for each in sys.argv[1:] if "=" in each and each.lstrip("+").partition("=")[0] != key]
     try:
         node = OmegaConf.select(_compose_defaults(conf, config_name, others), place) if place else None
-        target = (
-            resolve_target(node["_target_"], place) if isinstance(node, DictConfig) and "_target_" in node else None
-        )
+        if not isinstance(node, DictConfig) or "_target_" not in node:
+            return False
+        return name in parameters_of(resolve_target(node["_target_"], place))[0]
     except (HydraException, OmegaConfBaseException, UserError):  # others are wrong as well
         return False
-    return target is not None and name in parameters_of(target)[0]
 
 
 def _compose_defaults(conf: Path, config_name: str, overrides: Sequence[str] = ()) -> DictConfig:

@@ -57,9 +57,10 @@ def accepts(annotation: Any, value: Any) -> bool:
         return any(accepts(each, value) for each in inner)
     if origin is Literal:
         return value in inner
-    if origin in SCALARS or (isinstance(origin, type) and issubclass(origin, os.PathLike)):
-        kinds = SCALARS.get(origin, (str,))
-        return isinstance(value, kinds) and (origin is bool or not isinstance(value, bool))
+    if origin in SCALARS:
+        return isinstance(value, SCALARS[origin]) and (origin is bool or not isinstance(value, bool))
+    if is_path(origin):
+        return isinstance(value, str)
     if origin is types.NoneType:
         return value is None
     if is_mapping(origin):
@@ -67,11 +68,14 @@ def accepts(annotation: Any, value: Any) -> bool:
     if is_sequence(origin):
         if not isinstance(value, list | tuple):
             return False
-        fixed = origin is tuple and Ellipsis not in inner
-        if fixed and inner:
+        if origin is tuple and inner and Ellipsis not in inner:
             return len(value) == len(inner) and all(map(accepts, inner, value))
         return all(accepts(each, v) for each in inner[:1] for v in value)
     return origin in (Any, object) or not isinstance(origin, type)
+
+
+def is_path(origin: Any) -> bool:
+    return isinstance(origin, type) and issubclass(origin, os.PathLike)
 
 
 def is_mapping(origin: Any) -> bool:
@@ -114,7 +118,7 @@ def said(annotation: Any) -> str:
         return " or ".join(map(repr, inner))
     if origin is types.NoneType:
         return "null"
-    if isinstance(origin, type) and issubclass(origin, os.PathLike):
+    if is_path(origin):
         return "a path"
     if is_mapping(origin):
         return f"a mapping of names to {said(inner[1])}" if inner else "a mapping"
